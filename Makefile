@@ -1,0 +1,41 @@
+# `make demo` runs the main job, `make test` the checks and tests; both set up what they need first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint unit lock docs clean
+
+help:
+	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
+	@echo "make test   set up, then lint, types, import contracts and all tests"
+	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
+	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
+
+.venv/.ready: requirements/base.txt requirements/torch.txt requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) requirements/install.py
+	@touch $@
+
+setup: .venv/.ready
+
+demo: setup
+	@$(BIN)/pdk demo
+
+test: setup lint unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check src tests containers bench sample-data requirements
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/cog --check docs/cli.md docs/settings.md
+
+unit: setup
+	$(BIN)/python -m pytest
+
+lock:
+	$(PYTHON) requirements/lock.py
+
+docs: setup
+	$(BIN)/cog -r docs/cli.md docs/settings.md
+
+clean:
+	rm -rf .venv .pdk .mypy_cache .ruff_cache .pytest_cache

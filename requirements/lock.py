@@ -1,0 +1,49 @@
+"""Write the lock files anew: ``python requirements/lock.py`` (needs uv).
+
+Three files, all with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
+replace) and `dev.txt` (what tests and checks need beside).
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
+
+
+def compiled(*extra: str) -> list[str]:
+    """One block of text for each locked package."""
+    options = [
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+    ]
+    command = ["uv", "pip", "compile", *options, *extra, str(HERE.parent / "pyproject.toml")]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return re.split(r"\n(?=[a-z0-9])", text.strip())
+
+
+def main() -> None:
+    """Compile runtime and development together, so that they agree, and sort them into files."""
+    every, runtime = compiled("--extra", "dev"), {block.partition("==")[0] for block in compiled()}
+    files: dict[str, list[str]] = {"base": [], "torch": [], "dev": []}
+    for block in every:
+        name = "torch" if TORCH.match(block) else "base" if block.partition("==")[0] in runtime else "dev"
+        files[name].append(block)
+    for name, blocks in files.items():
+        (HERE / f"{name}.txt").write_text("\n".join(blocks) + "\n")
+    uv = subprocess.run(
+        ["uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "-"],
+        input="uv\n", check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    (HERE / "uv.txt").write_text(uv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`pdk`: one module per command group; every command parses, calls, prints."""

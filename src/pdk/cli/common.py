@@ -1,0 +1,64 @@
+"""What all commands share: where the installation is, how errors end, how things are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pdk.engines.pachyderm import Pachyderm
+from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
+from pdk.settings import Installation, default_state, is_loopback
+
+WIDE = 200  # columns where the output is no terminal: other programs read it
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_CODES: tuple[tuple[type[PdkError], int], ...] = (  # the first that fits counts; documented in docs/cli.md
+    (NotFound, 3),
+    (Conflict, 4),
+    (UserError, 2),
+    (AuthError, 5),
+    (TemporaryError, 6),
+    (EngineError, 1),
+)
+
+State = Annotated[Path | None, typer.Option("--state", help="Folder of the installation (default: $PDK_STATE, else ~/.local/state/pdk).")]
+Project = Annotated[str, typer.Option("--project", envvar="PDK_PROJECT", help="Pachyderm project.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="table or json")]
+
+
+def exit_code(error: PdkError) -> int:
+    """The process's exit code for an error."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def installation(state: Path | None) -> Installation:
+    """The installation that a command talks to."""
+    return Installation.load((state or default_state()).absolute())
+
+
+def pachyderm(state: Path | None) -> Pachyderm:
+    """Its Pachyderm."""
+    found = installation(state)
+    return Pachyderm(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
+
+
+def show(rows: Sequence[dict[str, Any]], output: str) -> None:
+    """Print rows as a table, or as JSON."""
+    if output == "json":
+        typer.echo(json.dumps(list(rows), indent=1, default=str))
+        return
+    if output != "table":
+        raise UserError(f"--output {output!r}: table or json is expected")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0] if rows else ["nothing to show"]:
+        table.add_column(name.upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table, width=None if console.is_terminal else WIDE, soft_wrap=False)

@@ -1,0 +1,76 @@
+"""`pdk up`, `env`, `status`, `demo`: the installation on this machine."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdk.cli.common import Output, State, console, installation, show
+from pdk.errors import UserError
+from pdk.local import up as supervisor
+from pdk.settings import SERVERS, default_state, ports_from
+
+PORT_HELP = "NAME=PORT for pachyderm, s3, determined, kserve or gateway; refused where it is taken. May be repeated."
+
+
+def up(
+    state: State = None,
+    only: Annotated[str | None, typer.Option(help=f"Run one server alone: {', '.join(SERVERS)}.")] = None,
+    bind: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires the secret of every client.")] = "127.0.0.1",
+    port: Annotated[list[str] | None, typer.Option(help=PORT_HELP)] = None,
+    allow_git: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose git repositories experiments may come from. May be repeated.")
+    ] = None,
+) -> None:
+    """Run the local engines in the foreground; Ctrl-C stops them, their state stays."""
+    folder = (state or default_state()).absolute()
+    pairs = dict(part.partition("=")[::2] for part in port or [])
+    if wrong := [f"{name}={number}" for name, number in pairs.items() if not number.isdecimal()]:
+        raise UserError(f"--port {wrong[0]}: NAME=PORT is expected")
+    ports = ports_from({name: int(number) for name, number in pairs.items()})
+    say = partial(console.print, markup=False)
+    if only:
+        supervisor.only(folder, only, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)
+    supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)
+
+
+def env(state: State = None) -> None:
+    """Print variables for pachctl, det, kubectl and curl: eval "$(pdk env)"."""
+    for key, value in supervisor.environment(installation(state)).items():
+        typer.echo(f"export {key}={shlex.quote(value)}")
+
+
+def status(state: State = None, output: Output = "table") -> None:
+    """Show each server's health."""
+    found, rows = installation(state), []
+    for name in SERVERS:
+        answer = supervisor.health(found, name)
+        checks = dict(answer.get("checks") or {}) if answer else {}  # type: ignore[call-overload]
+        failing = "; ".join(f"{check}: {result}" for check, result in checks.items() if result != "ok")
+        rows.append({"server": name, "status": answer["status"] if answer else "down", "detail": failing})
+    show(rows, output)
+    if any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def demo(
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Folder for the demo's state (default: a new one, removed at the end).")
+    ] = None,
+    keep: Annotated[bool, typer.Option(envvar="KEEP", help="Keep it running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Run the main job from a data commit to predictions, and a second, incremental commit."""
+    from pdk.demo import run
+
+    if not run(state, keep=keep):
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, env, status, demo):
+        app.command()(command)

@@ -1,0 +1,40 @@
+"""The command `pdk`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pdk.cli import local, predictions, versioned
+from pdk.cli.common import errors, exit_code
+from pdk.errors import PdkError
+
+app = typer.Typer(
+    name="pdk",
+    help="A data commit becomes a prediction endpoint: commit, train, archive, serve, predict.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+local.register(app)
+versioned.register(app)
+predictions.register(app)
+
+
+def main() -> None:
+    """Run; errors of ours become one message and an exit code."""
+    try:
+        app()
+    except PdkError as error:
+        errors.print(f"error: {error}", markup=False, style="red")
+        sys.exit(exit_code(error))
+    except OSError as error:  # a file that is missing, an address that does not exist
+        errors.print(f"error: {error}", markup=False, style="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

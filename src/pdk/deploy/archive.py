@@ -1,0 +1,127 @@
+"""From a checkpoint to a tested archive and the files of a model store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pdk.errors import PdkError, UserError
+from pdk.mar import Manifest, write
+from pdk.mar.format import PROVENANCE
+
+HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt"
+SCRIPTED = "model.pt"
+
+
+def digest_of(model: str, version: str, checkpoint: Path, provenance: Mapping[str, Any]) -> str:
+    """Names an archive by what it is made from (SHA-256): TorchScript does not write the same bytes twice."""
+    digest = hashlib.sha256(json.dumps([model, version, provenance], sort_keys=True).encode())
+    for path in sorted(entry for entry in checkpoint.rglob("*") if entry.is_file() and "__pycache__" not in entry.parts):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(path.relative_to(checkpoint).as_posix().encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+def script(checkpoint: Path, target: Path) -> None:
+    """Load the trial of a PyTorchTrial checkpoint and save its model as TorchScript.
+
+    The experiment's own code is imported for that, in this job's process and nowhere else.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or its model cannot be scripted.
+    """
+    import torch
+    from determined.pytorch import load_trial_from_checkpoint_path
+
+    try:
+        trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu"})
+    except Exception as error:
+        raise UserError(f"the checkpoint cannot be loaded: {type(error).__name__}: {error}") from error
+    model = getattr(trial, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        raise UserError("the trial has no attribute `model` that is a torch module; PDK archives that one")
+    try:
+        scripted = torch.jit.script(model.eval())
+    except Exception as error:
+        raise UserError(f"the model cannot be turned into TorchScript: {error}") from error
+    torch.jit.save(scripted, str(target))
+
+
+def properties(model: str) -> str:
+    """A ``config.properties`` as TorchServe reads it (token checks on, no code installed at start)."""
+    snapshot = {
+        "name": "startup.cfg",
+        "modelCount": 1,
+        "models": {
+            model: {
+                "1.0": {
+                    "defaultVersion": True,
+                    "marName": f"{model}.mar",
+                    "minWorkers": 1,
+                    "maxWorkers": 1,
+                    "batchSize": 1,
+                    "responseTimeout": 120,
+                }
+            }
+        },
+    }
+    lines = {
+        "inference_address": "http://0.0.0.0:8085",
+        "management_address": "http://127.0.0.1:8081",
+        "metrics_address": "http://127.0.0.1:8082",
+        "enable_envvars_config": "false",
+        "install_py_dep_per_model": "false",
+        "model_api_enabled": "false",
+        "model_store": "/mnt/models/model-store",
+        "model_snapshot": json.dumps(snapshot, separators=(",", ":")),
+    }
+    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def pack(model: str, version: str, checkpoint: Path, provenance: Mapping[str, Any], scratch: Path) -> dict[str, bytes]:
+    """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → content.
+
+    Raises:
+        UserError: the experiment has no handler, or the archive does not work.
+    """
+    code = checkpoint / "code"
+    if not (code / HANDLER).is_file():
+        raise UserError(f"the experiment has no {HANDLER} beside its model definition, so nothing could answer requests; add one")
+    script(checkpoint, scratch / SCRIPTED)
+    origin = json.dumps({**provenance, "model": model, "version": version}, indent=1, sort_keys=True).encode()
+    files: dict[str, Path | bytes] = {SCRIPTED: scratch / SCRIPTED, HANDLER: code / HANDLER, PROVENANCE: origin}
+    extra = [path for path in sorted(code.glob("*.py")) if path.name not in (HANDLER, "model_def.py", "data.py")]
+    files.update({path.name: path for path in extra})
+    archive = scratch / f"{model}.mar"
+    write(archive, Manifest(model, "1.0", HANDLER, serialized_file=SCRIPTED), files)
+    example = (code / EXAMPLE).read_bytes() if (code / EXAMPLE).is_file() else None
+    try_out(archive, example, scratch / "trial-run")
+    content = archive.read_bytes()
+    store = {f"model-store/{model}.mar": content, "config/config.properties": properties(model).encode(), PROVENANCE: origin}
+    if example is not None:
+        store[f"config/{EXAMPLE}"] = example
+    return store
+
+
+def try_out(archive: Path, example: bytes | None, scratch: Path) -> None:
+    """Import the archive's handler and let it answer the example request, if the experiment has one.
+
+    Raises:
+        UserError: it does not.
+    """
+    from pdk.serving.model import Model
+
+    scratch.mkdir()
+    try:
+        model = Model(archive, scratch)
+        if example is not None:
+            instances = json.loads(example)["instances"]
+            model.handle(instances, model.context)
+    except PdkError:
+        raise
+    except Exception as error:
+        raise UserError(f"the archive does not answer the experiment's {EXAMPLE}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,93 @@
+"""The deploy container's command line and environment, as the original's guide spells them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdk.errors import UserError
+from pdk.settings import Engines
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run is asked for, and where the engines are."""
+
+    deployment: str
+    namespace: str
+    project: str
+    cloud_host: str | None
+    bucket: str | None
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+    tolerations: Mapping[str, str]
+    service_account: str | None
+    kubeconfig: Path | None
+    google_credentials: Path | None
+    wait: bool
+    timeout_s: float
+    engines: Engines
+    pfs: Path
+
+
+def pairs(text: str) -> dict[str, str]:
+    """``cpu=2,memory=8Gi``.
+
+    Raises:
+        argparse.ArgumentTypeError: a part without '='.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator or not key or not value:
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="deploy.py", description="Archive a trained model and serve it with KServe.")
+    made.add_argument("--deployment-name", required=True, help="name of the InferenceService")
+    made.add_argument("--cloud-model-host", choices=("gcp", "aws"), help="where the model store is; without it in a Pachyderm repo")
+    made.add_argument("--cloud-model-bucket", help="the model store's bucket")
+    made.add_argument("--resource-requests", type=pairs, default={}, metavar="cpu=2,memory=8Gi")
+    made.add_argument("--resource-limits", type=pairs, default={}, metavar="cpu=10,memory=8Gi")
+    made.add_argument("--tolerations", type=pairs, default={}, metavar="KEY=VALUE,…")
+    made.add_argument("--service-account-name", help="service account of the predictor, with the credentials of the model store")
+    made.add_argument("--k8s-config-file", type=Path, help="kubeconfig; without it the pod's own service account or $KUBECONFIG")
+    made.add_argument("--google-application-credentials", type=Path, help="key file of a Google service account")
+    made.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True, help="wait until the new version serves")
+    made.add_argument("--timeout", type=float, default=600.0, help="seconds to wait at most (default %(default)g)")
+    return made
+
+
+def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Job:
+    """Arguments and environment of this run.
+
+    Raises:
+        UserError: they do not fit together, or a variable is missing.
+    """
+    options, environ = parser().parse_args(argv), os.environ if environ is None else environ
+    if bool(options.cloud_model_host) != bool(options.cloud_model_bucket):
+        raise UserError("--cloud-model-host and --cloud-model-bucket belong together; give both or neither")
+    return Job(
+        deployment=options.deployment_name,
+        namespace=environ.get("KSERVE_NAMESPACE") or "models",
+        project=environ.get("PPS_PROJECT_NAME") or "default",
+        cloud_host=options.cloud_model_host,
+        bucket=options.cloud_model_bucket,
+        requests=options.resource_requests,
+        limits=options.resource_limits,
+        tolerations=options.tolerations,
+        service_account=options.service_account_name,
+        kubeconfig=options.k8s_config_file,
+        google_credentials=options.google_application_credentials,
+        wait=options.wait,
+        timeout_s=options.timeout,
+        engines=Engines.from_variables(environ),
+        pfs=Path("/pfs"),
+    )

@@ -1,0 +1,126 @@
+"""One run of the deploy step. What must survive it lives in the engines and is looked up before it is made."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pdk.deploy.archive import digest_of, pack
+from pdk.deploy.arguments import Job
+from pdk.deploy.rollout import spec_for
+from pdk.engines.kserve import DIGEST, KServe
+from pdk.engines.pachyderm import Pachyderm
+from pdk.errors import PdkError, UserError
+from pdk.stores import Store
+from pdk.stores.gcs import GcsStore
+from pdk.stores.pachyderm import PachydermStore
+from pdk.stores.s3 import S3Store
+
+
+def say(text: str) -> None:
+    """To the job's log."""
+    print(text, flush=True)
+
+
+def read_info(pfs: Path) -> tuple[dict[str, Any], Path]:
+    """The train step's ``model-info.yaml`` and the folder that it lies in.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    found = sorted(path for path in pfs.glob("*/model-info.yaml") if path.parent.name != "out")
+    if len(found) != 1:
+        raise UserError(f"one model-info.yaml is expected in the job's input, found {len(found)}; is the train pipeline the input?")
+    try:
+        info = yaml.safe_load(found[0].read_text())
+        if not isinstance(info, dict) or not info.get("name") or not info.get("version"):
+            raise UserError(f"{found[0]} does not name a model and its version")
+    except yaml.YAMLError as error:
+        raise UserError(f"{found[0]} is not YAML: {error}") from error
+    return info, found[0].parent
+
+
+def checkpoint_of(job: Job, info: dict[str, Any], folder: Path, scratch: Path) -> Path:
+    """The checkpoint: from the job's input, or from Determined where it is absent there.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    if (folder / "checkpoint").is_dir():
+        return folder / "checkpoint"
+    if not job.engines.master:
+        raise UserError("the job's input holds no checkpoint, and DET_MASTER is not set to get it from Determined")
+    from pdk.engines.determined import Determined
+
+    determined = Determined(job.engines.master, job.engines.user, job.engines.password)
+    known = next((entry for entry in determined.versions(info["name"]) if entry.name == info["version"]), None)
+    if known is None:
+        raise UserError(f"model {info['name']!r} has no version named {info['version']!r} in Determined")
+    determined.download(known.checkpoint, scratch / "checkpoint")
+    return scratch / "checkpoint"
+
+
+def store_for(job: Job, pachyderm: Pachyderm) -> Store:
+    """The model store that the command line names."""
+    if job.cloud_host == "aws":
+        return S3Store(job.bucket or "")
+    if job.cloud_host == "gcp":
+        return GcsStore(job.bucket or "", job.google_credentials)
+    return PachydermStore(pachyderm, job.project)
+
+
+def run(job: Job) -> None:
+    """Archive the model, put it into the store, roll the InferenceService, wait for it.
+
+    Raises:
+        PdkError: with what the user needs to know.
+    """
+    info, folder = read_info(job.pfs)
+    model, version = str(info["name"]), str(info["version"])
+    kserve = KServe(job.kubeconfig)
+    with tempfile.TemporaryDirectory(prefix="pdk-deploy-") as place:
+        scratch = Path(place)
+        checkpoint = checkpoint_of(job, info, folder, scratch)
+        provenance = info.get("provenance") or {}
+        digest = digest_of(model, version, checkpoint, provenance)
+        store = store_for(job, Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token))
+        uri = store.find(model=model, digest=digest)
+        if uri is None:
+            files = pack(model, version, checkpoint, provenance, scratch)
+            say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
+            uri = store.put(model=model, files=files, digest=digest)
+    say(f"model store: {uri}")
+    annotations = {DIGEST: digest, "pdk/model-version": version, "serving.kserve.io/deploymentMode": "Standard"}
+    kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations)
+    say(f"InferenceService {job.namespace}/{job.deployment} was set to version {version}")
+    url = ""
+    if job.wait:
+        url = kserve.wait(job.namespace, job.deployment, job.timeout_s).url
+        host = url.partition("//")[2]
+        say(f"version {version} serves at {url}")
+        say(f'try: curl -H "Host: {host}" http://${{INGRESS_HOST}}:${{INGRESS_PORT}}/v1/models/{model}:predict -d @request.json')
+    result = {
+        "name": job.deployment,
+        "namespace": job.namespace,
+        "model": model,
+        "version": version,
+        "uri": uri,
+        "digest": digest,
+        "url": url,
+    }
+    (job.pfs / "out" / "deploy-info.yaml").write_text(yaml.safe_dump(result, sort_keys=False))
+
+
+def main() -> int:
+    """The container's entry point: 0, or 1 with one clear message."""
+    from pdk.deploy.arguments import parse
+
+    try:
+        run(parse())
+    except PdkError as error:
+        say(f"deploy: {error}")
+        return 1
+    return 0

@@ -1,0 +1,215 @@
+"""Determined, as the flow sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from determined.common import api
+from determined.common.api import bindings
+from determined.experimental import Determined as Sdk
+
+from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
+
+log = logging.getLogger(__name__)
+PATIENCE_S = 15 * 60  # how long an engine may be away while an experiment is waited for
+POLL_S = 1.0
+SECRET_KEYS = ("token", "password", "secret")
+
+STATES = {  # the engine's → ours; an unknown one raises
+    **dict.fromkeys(("ACTIVE", "QUEUED", "PULLING", "STARTING", "RUNNING", "PAUSED"), "running"),
+    **dict.fromkeys(("STOPPING_COMPLETED", "STOPPING_CANCELED", "STOPPING_ERROR", "STOPPING_KILLED"), "running"),
+    "COMPLETED": "completed",
+    **dict.fromkeys(("CANCELED", "ERROR", "DELETED", "DELETING", "DELETE_FAILED"), "failed"),
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where an experiment stands: phase (running, completed, failed), the engine's word for it, 0 to 1."""
+
+    phase: str
+    state: str
+    progress: float
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version; `metadata` holds its provenance."""
+
+    number: int
+    name: str
+    checkpoint: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def _errors(address: str) -> Iterator[None]:
+    """Vendor errors stop here."""
+    try:
+        yield
+    except api.errors.NotFoundException as error:
+        raise NotFound(f"Determined at {address}: {error}") from error
+    except (api.errors.UnauthenticatedException, api.errors.ForbiddenException) as error:
+        raise AuthError(f"Determined at {address} refuses the login: {error}; check DET_USER and DET_PASSWORD") from error
+    except api.errors.APIException as error:
+        kinds: dict[int, type[PdkError]] = {400: UserError, 409: Conflict}
+        raise kinds.get(error.status_code, EngineError)(f"Determined at {address}: {error}") from error
+    except (api.errors.MasterNotFoundException, api.errors.BadRequestException, requests.RequestException) as error:
+        raise TemporaryError(f"Determined at {address} does not answer ({error}); is it running, and is DET_MASTER right?") from error
+
+
+class Determined:
+    """One Determined.
+
+    Args:
+        master: its URL.
+        user: who logs in.
+        password: with what.
+    """
+
+    def __init__(self, master: str, user: str, password: str) -> None:
+        self.master = master
+        with _errors(master):
+            self._sdk = Sdk(master=master, user=user, password=password)
+            self._session = self._sdk._session  # noqa: SLF001 - the SDK has no call for a version's name and metadata
+
+    def _patiently(self, what: str, call: Callable[[], Any]) -> Any:
+        """Repeat a read while the engine is away for a while."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with _errors(self.master):
+                    return call()
+            except (TemporaryError, EngineError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("%s: %s; trying again", what, error)
+                time.sleep(min(POLL_S * 2, max(0.0, deadline - time.monotonic())))
+
+    def ensure_project(self, workspace: str | None, project: str | None) -> None:
+        """Create the workspace and project that a config names, where they are missing."""
+        if not workspace:
+            return
+        with _errors(self.master):
+            found = bindings.get_GetWorkspaces(self._session, nameCaseSensitive=workspace).workspaces
+            id_ = found[0].id if found else self._sdk.create_workspace(workspace).id
+            names = [entry.name for entry in bindings.get_GetWorkspaceProjects(self._session, id=id_).projects]
+            if project and project not in names:
+                body = bindings.v1PostProjectRequest(name=project, workspaceId=id_)
+                bindings.post_PostProject(self._session, body=body, workspaceId=id_)
+
+    def find_experiment(self, label: str) -> int | None:
+        """The experiment that carries a label."""
+        with _errors(self.master):
+            found = bindings.get_GetExperiments(self._session, labels=[label]).experiments
+        return max((entry.id for entry in found), default=None)
+
+    def create_experiment(self, config: Mapping[str, Any], code: Path) -> int:
+        """Start an experiment from a folder of code; returns its number.
+
+        Raises:
+            UserError: the config is wrong.
+        """
+        with _errors(self.master):
+            return int(self._sdk.create_experiment(config=dict(config), model_dir=str(code)).id)
+
+    def status(self, experiment: int) -> Status:
+        """Where an experiment stands.
+
+        Raises:
+            EngineError: a state that we do not know.
+        """
+        found = self._patiently("experiment status", lambda: bindings.get_GetExperiment(self._session, experimentId=experiment).experiment)
+        state = str(found.state.name).removeprefix("STATE_")
+        if state not in STATES:
+            raise EngineError(f"experiment {experiment} is in state {state}, which this version of PDK does not know")
+        return Status(STATES[state], state, float(found.progress or 0.0))
+
+    def log_lines(self, experiment: int, skip: int = 0) -> list[str]:
+        """The log of the experiment's trials from line `skip` on."""
+
+        def read() -> list[str]:
+            trials = bindings.get_GetExperimentTrials(self._session, experimentId=experiment).trials
+            lines: list[str] = []
+            for trial in trials:
+                lines += [entry.message.rstrip("\n") for entry in bindings.get_TrialLogs(self._session, trialId=trial.id)]
+            return lines[skip:]
+
+        return list(self._patiently("experiment log", read))
+
+    def best_checkpoint(self, experiment: int) -> str:
+        """UUID of the checkpoint that is best by the searcher's metric.
+
+        Raises:
+            NotFound: there is none.
+        """
+        sort = bindings.checkpointv1SortBy.SEARCHER_METRIC
+        states = [bindings.checkpointv1State.COMPLETED]
+        with _errors(self.master):
+            found = bindings.get_GetExperimentCheckpoints(self._session, id=experiment, limit=1, sortByAttr=sort, states=states).checkpoints
+        if not found:
+            raise NotFound(f"experiment {experiment} left no checkpoint; its code must report one")
+        return str(found[0].uuid)
+
+    def metrics(self, checkpoint: str) -> Mapping[str, Any]:
+        """The validation metrics at a checkpoint."""
+        with _errors(self.master):
+            training = bindings.get_GetCheckpoint(self._session, checkpointUuid=checkpoint).checkpoint.training
+        return dict(training.validationMetrics.avgMetrics or {}) if training and training.validationMetrics else {}
+
+    def download(self, checkpoint: str, target: Path) -> None:
+        """Bring a checkpoint's files to `target`, without the credentials that its saved config may hold."""
+        with _errors(self.master):
+            self._sdk.get_checkpoint(checkpoint).download(path=str(target))
+        saved = target / "load_data.json"
+        if saved.exists():
+            saved.write_text(json.dumps(_without_secrets(json.loads(saved.read_text())), indent=1))
+
+    def ensure_model(self, name: str, description: str) -> None:
+        """Create a model where it is missing."""
+        try:
+            with _errors(self.master):
+                self._sdk.get_model(name)
+        except NotFound:
+            with contextlib.suppress(Conflict), _errors(self.master):
+                self._sdk.create_model(name, description=description)
+
+    def versions(self, model: str) -> list[Version]:
+        """A model's versions, newest first; empty where there is no such model."""
+        try:
+            with _errors(self.master):
+                order, sort = bindings.v1OrderBy.DESC, bindings.v1GetModelVersionsRequestSortBy.VERSION
+                found = bindings.get_GetModelVersions(self._session, modelName=model, orderBy=order, sortBy=sort).modelVersions
+        except NotFound:
+            return []
+        return [Version(entry.version, entry.name or "", entry.checkpoint.uuid, entry.metadata or {}) for entry in found]
+
+    def register(self, model: str, name: str, checkpoint: str, metadata: Mapping[str, Any], notes: str) -> Version:
+        """Register a checkpoint as a version with a name; one of that name that exists already is returned as it is."""
+        for present in self.versions(model):
+            if present.name == name:
+                return present
+        body = bindings.v1PostModelVersionRequest(
+            checkpointUuid=checkpoint, modelName=model, name=name, metadata=dict(metadata), notes=notes
+        )
+        with _errors(self.master):
+            made = bindings.post_PostModelVersion(self._session, body=body, modelName=model).modelVersion
+        return Version(made.version, made.name or "", checkpoint, metadata)
+
+
+def _without_secrets(value: Any) -> Any:
+    """A copy with empty strings where keys speak of tokens and passwords."""
+    if isinstance(value, dict):
+        return {
+            k: "" if isinstance(v, str) and any(word in k.lower() for word in SECRET_KEYS) else _without_secrets(v)
+            for k, v in value.items()
+        }
+    return [_without_secrets(entry) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,59 @@
+"""Start the Determined server alone: ``python -m pdk.local.determined STATE``."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from pdk.local.determined.service import experiments
+from pdk.local.determined.service.driver import Driver, Surroundings
+from pdk.local.determined.store.schema import MIGRATIONS
+from pdk.local.determined.wire.http import Frame, Tokens, error_body
+from pdk.local.determined.wire.models import Registry
+from pdk.local.determined.wire.tasks import Tasks
+from pdk.local.determined.wire.users import Users
+from pdk.local.kit import main, web
+from pdk.local.kit.changes import Changes
+from pdk.local.kit.db import Database
+from pdk.settings import Installation, inherited, is_loopback
+
+
+async def serve(installation: Installation) -> None:
+    """Run until SIGTERM."""
+    home, secret = installation.folder("determined"), installation.secret()
+    tokens, changes, cluster = Tokens(secret), Changes(), main.identity(home)
+    with Database(home / "determined.sqlite", MIGRATIONS) as db:
+
+        def trial_of(token: str) -> str | None:
+            for trial in experiments.open_trials(db.reader):
+                if hmac.compare_digest(token.encode(), tokens.trial(trial).encode()):
+                    return trial.task
+            return None
+
+        around = Surroundings(
+            f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state
+        )
+        driver = Driver(db, home, changes, around, secret)
+        frame = Frame(tokens, trial_of)
+        local = is_loopback(installation.bind)
+        users = Users(db, changes, frame, driver, cluster, blank_login=local)
+        checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
+        routes = [web.healthz(checks), *Tasks(db, changes, frame).routes(), *users.routes(), *Registry(db, changes, frame).routes()]
+        app: Starlette | web.Guard = Starlette(routes=routes)
+        if local:  # elsewhere every call needs a token anyway
+            app = web.Guard(app, web.Door(installation.bind, secret), error_body)
+        async with main.running(driver.run(), web.serve(app, installation.bind, installation.ports.determined)):
+            await web.until_signal()
+
+
+def start(state: Path) -> None:
+    """The process's main function."""
+    asyncio.run(serve(Installation.load(state)))
+
+
+if __name__ == "__main__":
+    main.run("determined", start)

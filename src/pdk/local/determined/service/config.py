@@ -1,0 +1,254 @@
+"""Experiment configs: checked, completed with the engine's defaults, older forms translated with a note of what changed."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pdk.errors import NotSupported, UserError
+from pdk.local.kit.logs import MASK
+
+LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
+SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)
+UNITS = ("batches", "epochs", "records")
+SLOTS = 1  # the machine's CPU counts as one slot, as a Determined agent without GPUs
+ENVIRONMENT_LIMIT = 100_000  # characters: the config travels in one variable, which the kernel limits to 128 KiB
+
+DEFAULTS: dict[str, Any] = {
+    "checkpoint_policy": "best",
+    "data": {},
+    "debug": False,
+    "description": "",
+    "hyperparameters": {},
+    "labels": [],
+    "max_restarts": 5,
+    "min_checkpoint_period": {"batches": 0},
+    "min_validation_period": {"batches": 0},
+    "optimizations": {
+        "aggregation_frequency": 1,
+        "average_aggregated_gradients": True,
+        "average_training_metrics": True,
+        "gradient_compression": False,
+        "mixed_precision": "O0",
+    },
+    "perform_initial_validation": False,
+    "profiling": {"enabled": False},
+    "reproducibility": {"experiment_seed": 0},
+    "resources": {"slots_per_trial": 1},
+    "scheduling_unit": 100,
+    "searcher": {"smaller_is_better": True},
+}
+KNOWN = frozenset(DEFAULTS) | {
+    "bind_mounts", "checkpoint_storage", "entrypoint", "environment", "hyperparameter_sets", "integrations", "internal",
+    "log_policies", "name", "pachyderm", "pbs", "preemption_timeout", "project", "records_per_epoch", "retention_policy", "slurm",
+    "tensorboard_storage", "workspace",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete config, the sampled hyperparameters, and notes for the user on what was changed."""
+
+    content: dict[str, Any]
+    hparams: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def parse(text: str, storage: str) -> Config:
+    """Read a config as a client sends it.
+
+    Args:
+        text: YAML.
+        storage: the folder where checkpoints of this server go.
+
+    Raises:
+        UserError: naming the field and the reason.
+        NotSupported: a searcher or a number of slots that is not offered.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"invalid experiment configuration: it is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"invalid experiment configuration: a mapping is expected, not {type(raw).__name__}")
+    if len(text) > ENVIRONMENT_LIMIT:
+        raise UserError(f"invalid experiment configuration: it has {len(text):,} characters, more than {ENVIRONMENT_LIMIT:,}")
+    unknown = sorted(set(map(str, raw)) - KNOWN)
+    if unknown:
+        raise UserError(f"invalid experiment configuration: unknown field {unknown[0]!r}")
+    _check_types(raw)
+    content = merge(DEFAULTS, raw)
+    notes: list[str] = []
+    _check_entrypoint(content)
+    _translate_searcher(content, notes)
+    _check_resources(content, notes)
+    used = content.get("checkpoint_storage")
+    if used and used.get("type") not in (None, "directory", "shared_fs"):
+        notes.append(f"checkpoint_storage: checkpoints go to this machine's disk, not to {used.get('type')}")
+    content["checkpoint_storage"] = {"type": "directory", "container_path": storage}
+    content.setdefault("name", "experiment")
+    return Config(content, sample(content["hyperparameters"]), tuple(notes))
+
+
+def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `defaults`, mappings merged at every level (but for periods, which have one key); null means unset."""
+    merged = copy.deepcopy(dict(defaults))
+    for key, value in given.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and not key.endswith("_period"):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+MAPPINGS = (
+    "data",
+    "hyperparameters",
+    "optimizations",
+    "resources",
+    "searcher",
+    "environment",
+    "reproducibility",
+    "profiling",
+    "checkpoint_storage",
+)
+COUNTS = ("max_restarts", "scheduling_unit")
+
+
+def _check_types(raw: Mapping[str, Any]) -> None:
+    for key in MAPPINGS:
+        if raw.get(key) is not None and not isinstance(raw[key], Mapping):
+            raise UserError(f"invalid experiment configuration: {key}: a mapping is expected, not {raw[key]!r}")
+    for key in COUNTS:
+        value = raw.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise UserError(f"invalid experiment configuration: {key}: a whole number is expected, not {value!r}")
+    seed = (raw.get("reproducibility") or {}).get("experiment_seed")
+    if seed is not None and not isinstance(seed, int):
+        raise UserError(f"invalid experiment configuration: reproducibility.experiment_seed: a whole number is expected, not {seed!r}")
+    labels = raw.get("labels")
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise UserError(f"invalid experiment configuration: labels: a list of texts is expected, not {labels!r}")
+    environment_variables(raw)
+
+
+def environment_variables(content: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that a config sets for its trials: a list of NAME=VALUE, or such lists by kind of slot (cpu counts here).
+
+    Raises:
+        UserError: another form.
+    """
+    given = (content.get("environment") or {}).get("environment_variables") or []
+    if isinstance(given, Mapping):
+        given = given.get("cpu") or []
+    if not isinstance(given, list) or not all(isinstance(entry, str) and "=" in entry for entry in given):
+        raise UserError("invalid experiment configuration: environment.environment_variables: a list of NAME=VALUE is expected")
+    return dict(entry.split("=", 1) for entry in given)
+
+
+def _check_entrypoint(content: dict[str, Any]) -> None:
+    entry = content.get("entrypoint")
+    if isinstance(entry, list) and entry and all(isinstance(word, str) for word in entry):
+        return
+    if not isinstance(entry, str) or not entry.strip():
+        raise UserError("invalid experiment configuration: entrypoint: a command or module:Trial is required")
+
+
+def _translate_searcher(content: dict[str, Any], notes: list[str]) -> None:
+    searcher = content["searcher"]
+    name = searcher.get("name")
+    if name is None:
+        raise UserError("invalid experiment configuration: searcher.name is required")
+    if name != "single":
+        raise NotSupported(
+            f"invalid experiment configuration: searcher.name: {name!r} is not offered by the local server; it runs 'single'"
+        )
+    if not isinstance(searcher.get("metric"), str) or not searcher["metric"]:
+        raise UserError("invalid experiment configuration: searcher.metric: the name of a validation metric is required")
+    length = searcher.get("max_length")
+    if length is None:
+        return
+    if isinstance(length, int) and not isinstance(length, bool):
+        unit = searcher.pop("unit", None) or "batches"
+        if unit not in UNITS:
+            raise UserError(f"invalid experiment configuration: searcher.unit: {unit!r} is none of {', '.join(UNITS)}")
+        notes.append(f"searcher.max_length: {length} was read as {length} {unit}")
+        searcher["max_length"] = length = {unit: length}
+    if not isinstance(length, dict) or len(length) != 1 or next(iter(length)) not in UNITS:
+        raise UserError(
+            f"invalid experiment configuration: searcher.max_length: one of {', '.join(UNITS)} with a number is expected, not {length!r}"
+        )
+    value = next(iter(length.values()))
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise UserError(f"invalid experiment configuration: searcher.max_length: a positive whole number is expected, not {value!r}")
+    notes.append("searcher.max_length is deprecated by Determined 0.38: it still works; new code sets max_length in Trainer.fit")
+
+
+def _check_resources(content: dict[str, Any], notes: list[str]) -> None:
+    resources = content["resources"]
+    slots = resources.get("slots_per_trial")
+    if not isinstance(slots, int) or slots < 0:
+        raise UserError(f"invalid experiment configuration: resources.slots_per_trial: a whole number is expected, not {slots!r}")
+    if slots > SLOTS:
+        raise NotSupported(
+            f"invalid experiment configuration: resources.slots_per_trial: {slots} slots are asked for, this machine offers {SLOTS}"
+        )
+    pool = resources.get("resource_pool")
+    if pool and pool != "default":
+        notes.append(f"resources.resource_pool: there is no pool {pool!r} on this machine; its own slots are used")
+        resources["resource_pool"] = "default"
+
+
+def sample(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a single trial: constants as they are; ranges belong to a search.
+
+    Raises:
+        NotSupported: a range with searcher single.
+    """
+    out: dict[str, Any] = {}
+    for key, value in hyperparameters.items():
+        if not isinstance(value, Mapping):
+            out[key] = value
+        elif "type" not in value:
+            out[key] = sample(value)
+        elif value["type"] == "const":
+            out[key] = value.get("val")
+        else:
+            raise NotSupported(
+                f"invalid experiment configuration: hyperparameters.{key}: a range needs a search, which is not offered yet; give a value"
+            )
+    return out
+
+
+def redact(value: Any) -> Any:
+    """A copy whose secrets (by the names of their keys) are masked."""
+    if isinstance(value, Mapping):
+        return {k: MASK if SECRET_KEY.search(str(k)) and isinstance(v, str) and v else redact(v) for k, v in value.items()}
+    return [redact(entry) for entry in value] if isinstance(value, list) else value
+
+
+def redact_text(text: str) -> str:
+    """The user's own YAML with the values of secret keys masked."""
+    return re.sub(
+        r"(?im)^(\s*[\w.-]*(?:token|password|secret|access_key|api_key)[\w.-]*\s*:\s*)(?!['\"]{2}\s*$)\S.*$", rf"\1'{MASK}'", text
+    )
+
+
+def secrets_of(value: Any) -> Iterator[str]:
+    """The secrets that a config holds."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if SECRET_KEY.search(str(key)) and isinstance(inner, str) and inner:
+                yield inner
+            else:
+                yield from secrets_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from secrets_of(inner)

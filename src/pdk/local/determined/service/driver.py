@@ -1,0 +1,210 @@
+"""Runs trials as processes: started, found again after a restart, resumed, paused, ended.
+
+What is running is known from the launcher's run folders alone, so adopting a trial that outlived the server is the normal path: its
+harness waits while connections are refused and goes on when they are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pdk.errors import PdkError
+from pdk.local.determined.service import config, environment, experiments, registry
+from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
+from pdk.local.kit import logs, process
+from pdk.local.kit.changes import Changes
+from pdk.local.kit.db import Database
+
+log = logging.getLogger(__name__)
+TAIL_LINES = 30
+# a trial outlives its server: while it is away, connections are refused or a proxy answers 502-504
+RETRY = {"total": 100000, "backoff_factor": 0.5, "backoff_max": 2, "allowed_methods": False, "status_forcelist": [502, 503, 504]}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What trials are told of the place they run in.
+
+    Args:
+        master: the server's own address.
+        cluster: its ID.
+        token: makes a trial's session token.
+        env: variables for every trial (package index and proxy settings of the user).
+        state: the installation's state folder, which no trial may see.
+    """
+
+    master: str
+    cluster: str
+    token: Callable[[experiments.Trial], str]
+    env: Mapping[str, str]
+    state: Path
+
+
+class Driver:
+    """All trials of one server; slots are one, so they run one after another."""
+
+    def __init__(self, db: Database, home: Path, changes: Changes, around: Surroundings, secret: str) -> None:
+        self.db, self.home, self.changes, self.around, self.secret = db, home, changes, around, secret
+        self.checkpoints = home / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    def folder(self, trial: experiments.Trial) -> Path:
+        """Where a trial's run folders are."""
+        return self.home / "trials" / str(trial.id)
+
+    def log_files(self, trial: experiments.Trial) -> list[Path]:
+        """The logs of a trial's runs, oldest first."""
+        return sorted(self.folder(trial).glob("run-*/log"), key=lambda path: int(path.parent.name.removeprefix("run-")))
+
+    def redactor(self, trial: experiments.Trial) -> logs.Redactor:
+        """Masks the secrets that a trial's log may show."""
+        config = experiments.get(self.db.reader, trial.experiment).config
+        return logs.Redactor(self.secret, self.around.token(trial), *secrets_of(config))
+
+    async def run(self) -> None:
+        """Until cancelled: drive every trial that should run."""
+        try:
+            async for _ in self.changes.watch():
+                self._step()
+        finally:
+            self._stopping = True
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _step(self) -> None:
+        for trial in experiments.open_trials(self.db.reader):
+            wanted = experiments.get(self.db.reader, trial.experiment).state
+            running = self._handle(trial)
+            if trial.id in self._tasks or (wanted == "PAUSED" and running is None):
+                continue
+            # trials that were running when the server went away come first; a new one needs the slot
+            if running is None and wanted == "ACTIVE" and self._tasks:
+                continue
+            task = asyncio.create_task(self._drive(trial.id), name=f"trial {trial.id}")
+            self._tasks[trial.id] = task
+            task.add_done_callback(partial(self._done, trial.id))
+
+    def _done(self, trial: int, task: asyncio.Task[None]) -> None:
+        del self._tasks[trial]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("trial %s", trial, exc_info=error)
+            # not driven again: the same error would come again, for ever
+            self.db.submit(partial(experiments.give_up, id_=trial, reason=f"the trial could not be driven: {error!r}"))
+        self.changes.notify()
+
+    def _handle(self, trial: experiments.Trial) -> process.Handle | None:
+        return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run else None
+
+    async def _drive(self, id_: int) -> None:
+        """One run of a trial, from its start (or from being found) to its end."""
+        trial = experiments.trial(self.db.reader, id_)
+        handle = self._handle(trial)
+        if handle is None:
+            if experiments.get(self.db.reader, trial.experiment).state in experiments.STOPPING:
+                await self._end(id_, 0, "")
+                return
+            trial = await self.db.write(partial(experiments.begin_run, id_=id_))
+            try:
+                handle = await self._start(trial)
+            except (PdkError, OSError) as error:
+                await self._end(id_, 126, f"the trial could not be started: {error}")
+                return
+        killer = asyncio.create_task(self._kill_when_asked(id_, handle))
+        try:
+            ended = await process.wait(handle)
+        except asyncio.CancelledError:  # the server stops cleanly: nothing stays behind, the next start resumes
+            await asyncio.shield(process.stop(handle, grace_s=2.0))
+            (handle.run_dir / "started.json").unlink(missing_ok=True)
+            raise
+        finally:
+            killer.cancel()
+            (handle.run_dir / "spec.json").unlink(missing_ok=True)
+        tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
+        reason = self.redactor(trial)(f"{ended.reason()}; the last lines of the trial's log:\n{tail}")
+        await self._end(id_, ended.code, reason)
+        (handle.run_dir / "started.json").unlink(missing_ok=True)
+
+    async def _end(self, id_: int, code: int, reason: str) -> None:
+        await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason))
+        self.changes.notify()
+
+    async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
+        async for _ in self.changes.watch():
+            trial = experiments.trial(self.db.reader, id_)
+            if experiments.get(self.db.reader, trial.experiment).state == "STOPPING_KILLED":
+                await process.stop(handle, grace_s=0.5)
+                return
+
+    async def _start(self, trial: experiments.Trial) -> process.Handle:
+        experiment = experiments.get(self.db.reader, trial.experiment)
+        archive = experiments.context(self.db.reader, experiment.id)
+        made = await asyncio.to_thread(environment.prepare, self.home / "environments", archive)
+        run = self.folder(trial) / f"run-{trial.run}"
+        inside = run / "determined"
+        for name in ("info", "workdir", "train/model", "cache"):
+            (inside / name).mkdir(parents=True, exist_ok=True)
+        with (run / "log").open("a") as file:
+            file.writelines(f"[pdk] {remark}\n" for remark in experiment.remarks if trial.run == 1)
+            if trial.run > 1:
+                file.write(f"[pdk] run {trial.run} of trial {trial.id}, restarts so far: {trial.restarts}\n")
+        entry = experiment.config["entrypoint"]
+        last = ["determined.exec.launch"]
+        if isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
+            last = ["determined.exec.harness", entry]  # one slot needs no torch.distributed around it
+        script = Path(__file__).with_name("entry.sh")
+        spec = process.Spec(
+            argv=[shutil.which("bash") or "sh", "/run/determined/entry.sh", *last],  # startup hooks are written for bash
+            env={
+                **process.base_environment(made.python),
+                **self.around.env,
+                **config.environment_variables(experiment.config),
+                **self._variables(trial, experiment),
+            },
+            cwd="/run/determined/workdir",
+            binds=[
+                *made.binds,
+                process.Bind(inside, "/run/determined"),
+                process.Bind(script, "/run/determined/entry.sh", read_only=True),
+                process.Bind(self.checkpoints, str(self.checkpoints)),
+            ],
+            hide=(self.around.state,),
+        )
+        return await process.start(run, spec)
+
+    def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
+        last = registry.latest_checkpoint(self.db.reader, trial.id)
+        resume = last["uuid"] if last else trial.warm_start
+        return {
+            "DET_MASTER": self.around.master,
+            "DET_CLUSTER_ID": self.around.cluster,
+            "DET_AGENT_ID": "local",
+            "DET_SLOT_IDS": "[0]",
+            "DET_TASK_ID": trial.task,
+            "DET_TASK_TYPE": "TRIAL",
+            "DET_ALLOCATION_ID": trial.allocation,
+            "DET_SESSION_TOKEN": self.around.token(trial),
+            "DET_USER": "determined",
+            "DET_TRIAL_ID": str(trial.id),
+            "DET_EXPERIMENT_ID": str(experiment.id),
+            "DET_TRIAL_SEED": str(trial.seed),
+            "DET_TRIAL_RUN_ID": str(trial.run),
+            "DET_STEPS_COMPLETED": str(last["steps"] if last else 0),
+            "DET_EXPERIMENT_CONFIG": json.dumps(experiment.config),
+            "DET_HPARAMS": json.dumps(trial.hparams),
+            "DET_RESOURCES_ID": f"r{trial.id}",
+            "DET_RESOURCES_TYPE": "docker-container",
+            "DET_CONTAINER_ID": f"trial-{trial.id}-{trial.run}",
+            "DET_RETRY_CONFIG": json.dumps(RETRY),
+            "DET_SEGMENT_ENABLED": "false",
+            **({"DET_LATEST_CHECKPOINT": resume} if resume else {}),
+        }

@@ -1,0 +1,291 @@
+"""Experiments and trials: their records and what a run's end means. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pdk.errors import Conflict, NotFound
+from pdk.local.determined.service.config import Config
+
+Connection = sqlite3.Connection
+TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
+STOPPING = {"STOPPING_CANCELED": "CANCELED", "STOPPING_KILLED": "CANCELED"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as it is on record (its context apart)."""
+
+    id: int
+    project: int
+    name: str
+    description: str
+    labels: list[str]
+    notes: str
+    remarks: list[str]
+    state: str
+    config: dict[str, Any]
+    original: str
+    job_id: str
+    parent: int | None
+    archived: bool
+    progress: float
+    started: float
+    ended: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as it is on record; `run` counts its processes."""
+
+    id: int
+    experiment: int
+    state: str
+    hparams: dict[str, Any]
+    seed: int
+    task: str
+    run: int
+    restarts: int
+    acknowledged: bool
+    early_exit: str
+    warm_start: str | None
+    reason: str
+    started: float
+    ended: float | None
+
+    @property
+    def allocation(self) -> str:
+        """The name of its present run."""
+        return f"{self.task}.{self.run}"
+
+
+COLUMNS = (
+    "id, project, name, description, labels, notes, remarks, state, config, original, job_id, parent, archived, progress, started, ended"
+)
+
+
+def _experiment(row: sqlite3.Row) -> Experiment:
+    values = dict(zip(row.keys(), row, strict=True))
+    for key in ("labels", "remarks", "config"):
+        values[key] = json.loads(values[key])
+    return Experiment(**{**values, "archived": bool(values["archived"])})
+
+
+def _trial(row: sqlite3.Row) -> Trial:
+    values = dict(zip(row.keys(), row, strict=True))
+    return Trial(**{**values, "hparams": json.loads(values["hparams"]), "acknowledged": bool(values["acknowledged"])})
+
+
+def get(db: Connection, id_: int) -> Experiment:
+    """An experiment.
+
+    Raises:
+        NotFound: no experiment has that number.
+    """
+    row = db.execute(f"SELECT {COLUMNS} FROM experiment WHERE id = ?", (id_,)).fetchone()
+    if row is None:
+        raise NotFound(f"experiment {id_} not found")
+    return _experiment(row)
+
+
+def listing(db: Connection) -> list[Experiment]:
+    """All experiments, newest first."""
+    return [_experiment(row) for row in db.execute(f"SELECT {COLUMNS} FROM experiment ORDER BY id DESC").fetchall()]
+
+
+def context(db: Connection, id_: int) -> bytes:
+    """The experiment's code as a .tar.gz."""
+    get(db, id_)
+    return bytes(db.execute("SELECT context FROM experiment WHERE id = ?", (id_,)).fetchone()[0])
+
+
+def create(
+    db: Connection, config: Config, original: str, archive: bytes, project: int, *, activate: bool, parent: int | None = None
+) -> Experiment:
+    """Record an experiment and its one trial."""
+    content, now = config.content, time.time()
+    id_ = db.execute(
+        "INSERT INTO experiment (project, name, description, labels, remarks, state, config, original, context, job_id, parent, started) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            project, str(content["name"]), str(content["description"]), json.dumps(content["labels"]), json.dumps(config.notes),
+            "ACTIVE" if activate else "PAUSED", json.dumps(content), original, archive, str(uuid.uuid4()), parent, now,
+        ),
+    ).lastrowid  # fmt: skip
+    assert id_ is not None
+    seed = int(content["reproducibility"].get("experiment_seed") or 0) % 2**31
+    warm_start = content["searcher"].get("source_checkpoint_uuid")
+    db.execute(
+        "INSERT INTO trial (experiment, state, hparams, seed, task, warm_start, started) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (id_, "ACTIVE" if activate else "PAUSED", json.dumps(config.hparams), seed, f"{id_}.{uuid.uuid4()}", warm_start, now),
+    )
+    return get(db, id_)
+
+
+def trial(db: Connection, id_: int) -> Trial:
+    """A trial.
+
+    Raises:
+        NotFound: no trial has that number.
+    """
+    row = db.execute("SELECT * FROM trial WHERE id = ?", (id_,)).fetchone()
+    if row is None:
+        raise NotFound(f"trial {id_} not found")
+    return _trial(row)
+
+
+def trial_of_task(db: Connection, task: str) -> Trial:
+    """The trial with a task ID."""
+    row = db.execute("SELECT * FROM trial WHERE task = ?", (task,)).fetchone()
+    if row is None:
+        raise NotFound(f"task {task} not found")
+    return _trial(row)
+
+
+def trial_of_allocation(db: Connection, allocation: str) -> Trial:
+    """The trial that an allocation (a run) belongs to."""
+    return trial_of_task(db, allocation.rpartition(".")[0])
+
+
+def trials(db: Connection, experiment: int) -> list[Trial]:
+    """An experiment's trials."""
+    get(db, experiment)
+    return [_trial(row) for row in db.execute("SELECT * FROM trial WHERE experiment = ? ORDER BY id", (experiment,)).fetchall()]
+
+
+def open_trials(db: Connection) -> list[Trial]:
+    """Trials whose experiment has not ended."""
+    found = [_trial(row) for row in db.execute("SELECT * FROM trial WHERE ended IS NULL ORDER BY id").fetchall()]
+    return [entry for entry in found if entry.state not in TERMINAL]
+
+
+def update(db: Connection, id_: int, changes: Mapping[str, Any]) -> Experiment:
+    """Change name, description, notes or labels; None leaves a field alone."""
+    get(db, id_)
+    for key in ("name", "description", "notes", "labels"):
+        value = changes.get(key)
+        if value is not None:
+            stored = json.dumps(value) if key == "labels" else str(value)
+            db.execute(f"UPDATE experiment SET {key} = ? WHERE id = ?", (stored, id_))
+    return get(db, id_)
+
+
+def ask(db: Connection, id_: int, wanted: str) -> None:
+    """A user wants the experiment ACTIVE, PAUSED, STOPPING_CANCELED or STOPPING_KILLED.
+
+    Raises:
+        Conflict: it has ended.
+    """
+    experiment = get(db, id_)
+    if experiment.state in TERMINAL:
+        if wanted in STOPPING:
+            return  # asking again does no harm
+        raise Conflict(f"experiment {id_} is {experiment.state} and cannot become {wanted}; create a new one")
+    if experiment.state in STOPPING and wanted != "STOPPING_KILLED":
+        if wanted in STOPPING:
+            return
+        raise Conflict(f"experiment {id_} is being stopped and cannot become {wanted}; create a new one")
+    db.execute("UPDATE experiment SET state = ? WHERE id = ?", (wanted, id_))
+    db.execute("UPDATE trial SET state = ? WHERE experiment = ? AND ended IS NULL", (wanted, id_))
+
+
+def begin_run(db: Connection, id_: int) -> Trial:
+    """Count a new process of a trial."""
+    db.execute("UPDATE trial SET run = run + 1, acknowledged = 0 WHERE id = ?", (id_,))
+    return trial(db, id_)
+
+
+def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
+    """A trial's process ended with `code`: decide what becomes of the trial; `reason` is for the user should it fail.
+
+    An ended trial ends its experiment (searcher single). A failed run is repeated from the last checkpoint, `max_restarts` times.
+    """
+    found, experiment = trial(db, id_), None
+    experiment = get(db, found.experiment)
+    if experiment.state in STOPPING:
+        end(db, found, STOPPING[experiment.state], reason if code else "")
+    elif code == 0 and found.early_exit:
+        end(db, found, "ERROR", f"the trial ended itself early: {found.early_exit}")
+    elif code == 0 and found.acknowledged and experiment.state == "PAUSED":
+        pass  # it saved itself and waits for `activate`
+    elif code == 0 and not found.acknowledged:
+        end(db, found, "COMPLETED", "")
+    elif code != 0 and found.restarts >= int(experiment.config["max_restarts"]):
+        end(db, found, "ERROR", reason)
+    elif code != 0:
+        db.execute("UPDATE trial SET restarts = restarts + 1, reason = ? WHERE id = ?", (reason, id_))
+    return trial(db, id_)
+
+
+def give_up(db: Connection, id_: int, reason: str) -> None:
+    """End a trial that the server itself cannot handle."""
+    found = trial(db, id_)
+    if found.ended is None:
+        end(db, found, "ERROR", reason)
+
+
+def end(db: Connection, found: Trial, state: str, reason: str) -> None:
+    """Close a trial and with it its experiment."""
+    now = time.time()
+    db.execute("UPDATE trial SET state = ?, reason = ?, ended = ? WHERE id = ?", (state, reason, now, found.id))
+    progress = ", progress = 1" if state == "COMPLETED" else ""
+    db.execute(f"UPDATE experiment SET state = ?, ended = ?{progress} WHERE id = ?", (state, now, found.experiment))
+
+
+def add_metrics(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
+    """Record metrics; a report that was repeated (a retry, or a resumed trial) replaces itself."""
+    trial(db, trial_id)
+    batch = metrics.get("batchMetrics")
+    row = (trial_id, group, steps, run, json.dumps(metrics.get("avgMetrics") or {}), json.dumps(batch) if batch else None, time.time())
+    db.execute("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def metrics(db: Connection, trial_id: int, group: str = "") -> list[sqlite3.Row]:
+    """A trial's metrics in their order."""
+    sql = "SELECT * FROM metric WHERE trial = ? AND (?2 = '' OR grp = ?2) ORDER BY steps, grp"
+    return db.execute(sql, (trial_id, group)).fetchall()
+
+
+def searcher_metric(experiment: Experiment, metrics_json: str | None) -> float | None:
+    """The value that the searcher looks at, out of a row's metrics; None where it is missing or no number."""
+    value = json.loads(metrics_json or "{}").get(experiment.config["searcher"]["metric"])
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number else None
+
+
+def best_validation(db: Connection, experiment: Experiment) -> float | None:
+    """The best value of the searcher's metric so far."""
+    values = [
+        value
+        for entry in trials(db, experiment.id)
+        for row in metrics(db, entry.id, "validation")
+        if (value := searcher_metric(experiment, row["metrics"])) is not None
+    ]
+    if not values:
+        return None
+    return min(values) if experiment.config["searcher"]["smaller_is_better"] else max(values)
+
+
+def delete(db: Connection, id_: int) -> None:
+    """Forget an experiment that has ended and whose checkpoints no model version uses.
+
+    Raises:
+        Conflict: it runs, or its checkpoints are registered.
+    """
+    experiment = get(db, id_)
+    if experiment.state not in TERMINAL:
+        raise Conflict(f"experiment {id_} is {experiment.state}; kill it before you delete it")
+    used = db.execute(
+        "SELECT m.name, v.number FROM version v JOIN model m ON v.model = m.id JOIN checkpoint c ON v.checkpoint = c.uuid "
+        "JOIN trial t ON c.trial = t.id WHERE t.experiment = ?",
+        (id_,),
+    ).fetchone()
+    if used:
+        raise Conflict(f"experiment {id_} cannot be deleted: version {used[1]} of model {used[0]!r} uses its checkpoint")
+    db.execute("DELETE FROM experiment WHERE id = ?", (id_,))

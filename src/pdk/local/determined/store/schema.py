@@ -1,0 +1,102 @@
+"""The Determined server's tables. Append-only: a change is a new entry of `MIGRATIONS`."""
+
+MIGRATIONS = (
+    """
+CREATE TABLE workspace (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE project (
+  id INTEGER PRIMARY KEY,
+  workspace INTEGER NOT NULL REFERENCES workspace(id),
+  name TEXT NOT NULL,
+  description TEXT NOT NULL DEFAULT '',
+  UNIQUE (workspace, name)
+) STRICT;
+INSERT INTO workspace VALUES (1, 'Uncategorized');
+INSERT INTO project VALUES (1, 1, 'Uncategorized', '');
+CREATE TABLE experiment (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  project INTEGER NOT NULL REFERENCES project(id),
+  name TEXT NOT NULL,
+  description TEXT NOT NULL DEFAULT '',
+  labels TEXT NOT NULL DEFAULT '[]',
+  notes TEXT NOT NULL DEFAULT '',
+  remarks TEXT NOT NULL DEFAULT '[]',
+  state TEXT NOT NULL,
+  config TEXT NOT NULL,
+  original TEXT NOT NULL,
+  context BLOB NOT NULL,
+  job_id TEXT NOT NULL,
+  parent INTEGER,
+  archived INTEGER NOT NULL DEFAULT 0,
+  progress REAL NOT NULL DEFAULT 0,
+  started REAL NOT NULL,
+  ended REAL
+) STRICT;
+CREATE TABLE trial (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  experiment INTEGER NOT NULL REFERENCES experiment(id) ON DELETE CASCADE,
+  state TEXT NOT NULL,
+  hparams TEXT NOT NULL,
+  seed INTEGER NOT NULL,
+  task TEXT NOT NULL UNIQUE,
+  run INTEGER NOT NULL DEFAULT 0,
+  restarts INTEGER NOT NULL DEFAULT 0,
+  acknowledged INTEGER NOT NULL DEFAULT 0,
+  early_exit TEXT NOT NULL DEFAULT '',
+  warm_start TEXT,
+  reason TEXT NOT NULL DEFAULT '',
+  started REAL NOT NULL,
+  ended REAL
+) STRICT;
+CREATE INDEX trial_of ON trial (experiment);
+CREATE TABLE metric (
+  trial INTEGER NOT NULL REFERENCES trial(id) ON DELETE CASCADE,
+  grp TEXT NOT NULL,
+  steps INTEGER NOT NULL,
+  run INTEGER NOT NULL,
+  metrics TEXT NOT NULL,
+  batch_metrics TEXT,
+  reported REAL NOT NULL,
+  PRIMARY KEY (trial, grp, steps)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoint (
+  uuid TEXT PRIMARY KEY,
+  trial INTEGER NOT NULL REFERENCES trial(id) ON DELETE CASCADE,
+  allocation TEXT NOT NULL,
+  state TEXT NOT NULL,
+  steps INTEGER NOT NULL,
+  metadata TEXT NOT NULL,
+  resources TEXT NOT NULL,
+  reported REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX checkpoint_of ON checkpoint (trial);
+CREATE TABLE model (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  workspace INTEGER NOT NULL REFERENCES workspace(id),
+  name TEXT NOT NULL UNIQUE,
+  description TEXT NOT NULL DEFAULT '',
+  notes TEXT NOT NULL DEFAULT '',
+  labels TEXT NOT NULL DEFAULT '[]',
+  metadata TEXT NOT NULL DEFAULT '{}',
+  archived INTEGER NOT NULL DEFAULT 0,
+  created REAL NOT NULL,
+  updated REAL NOT NULL
+) STRICT;
+CREATE TABLE version (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  model INTEGER NOT NULL REFERENCES model(id) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  checkpoint TEXT NOT NULL REFERENCES checkpoint(uuid),
+  name TEXT NOT NULL DEFAULT '',
+  comment TEXT NOT NULL DEFAULT '',
+  notes TEXT NOT NULL DEFAULT '',
+  labels TEXT NOT NULL DEFAULT '[]',
+  metadata TEXT NOT NULL DEFAULT '{}',
+  created REAL NOT NULL,
+  updated REAL NOT NULL,
+  UNIQUE (model, number)
+) STRICT;
+""",
+)

@@ -1,0 +1,187 @@
+"""The JSON of the Determined API, as `determined.common.api.bindings` reads it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pdk.local.determined.service import config, experiments, registry
+
+Json = dict[str, Any]
+T = TypeVar("T")
+VERSION = "0.38.1"
+USER: Json = {"id": 1, "username": "determined", "admin": True, "active": True}
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def page(items: Sequence[T], query: Any, render: Callable[[T], Any], key: str) -> Json:
+    """One page of a listing: `offset` and `limit` of the query; no limit means all."""
+    offset, limit = max(0, int(query.get("offset") or 0)), int(query.get("limit") or 0)
+    shown = items[offset : offset + limit] if limit > 0 else items[offset:]
+    pagination = {"offset": offset, "limit": limit, "startIndex": offset, "endIndex": offset + len(shown), "total": len(items)}
+    return {key: [render(item) for item in shown], "pagination": pagination}
+
+
+class Messages:
+    """Renders records, reading what they refer to from `db`."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def experiment(self, found: experiments.Experiment) -> Json:
+        """``v1Experiment``."""
+        entries = experiments.trials(self.db, found.id)
+        project = self.db.execute("SELECT * FROM project WHERE id = ?", (found.project,)).fetchone()
+        workspace = self.db.execute("SELECT * FROM workspace WHERE id = ?", (project["workspace"],)).fetchone()
+        message: Json = {
+            "id": found.id,
+            "name": found.name,
+            "description": found.description,
+            "labels": found.labels,
+            "notes": found.notes,
+            "state": f"STATE_{found.state}",
+            "archived": found.archived,
+            "config": config.redact(found.config),
+            "originalConfig": config.redact_text(found.original),
+            "jobId": found.job_id,
+            "numTrials": len(entries),
+            "trialIds": [entry.id for entry in entries],
+            "projectId": found.project,
+            "projectName": project["name"],
+            "workspaceId": workspace["id"],
+            "workspaceName": workspace["name"],
+            "projectOwnerId": 1,
+            "searcherType": found.config["searcher"]["name"],
+            "startTime": stamp(found.started),
+            "username": USER["username"],
+            "userId": USER["id"],
+            "progress": found.progress,
+            "resourcePool": "default",
+            "checkpointCount": len(registry.checkpoints(self.db, experiment=found.id)),
+        }
+        if found.ended is not None:
+            message["endTime"] = stamp(found.ended)
+            message["duration"] = int(found.ended - found.started)
+        if found.parent is not None:
+            message["forkedFrom"] = found.parent
+        return message
+
+    def trial(self, found: experiments.Trial) -> Json:
+        """``trialv1Trial``."""
+        rows = experiments.metrics(self.db, found.id)
+        checkpoints = registry.checkpoints(self.db, trial=found.id)
+        message: Json = {
+            "id": found.id,
+            "experimentId": found.experiment,
+            "state": f"STATE_{found.state}",
+            "hparams": found.hparams,
+            "restarts": found.restarts,
+            "startTime": stamp(found.started),
+            "totalBatchesProcessed": max((row["steps"] for row in rows), default=0),
+            "taskId": found.task,
+            "taskIds": [found.task],
+            "checkpointCount": len(checkpoints),
+        }
+        if found.ended is not None:
+            message["endTime"] = stamp(found.ended)
+        validations = [row for row in rows if row["grp"] == "validation"]
+        if validations:
+            message["latestValidation"] = self.metrics(validations[-1])
+        return message
+
+    def metrics(self, row: sqlite3.Row, *, batches: bool = False) -> Json:
+        """``v1MetricsWorkload``."""
+        values: Json = {"avgMetrics": json.loads(row["metrics"])}
+        if batches and row["batch_metrics"]:
+            values["batchMetrics"] = json.loads(row["batch_metrics"])
+        return {"metrics": values, "numInputs": 0, "totalBatches": row["steps"], "endTime": stamp(row["reported"])}
+
+    def workloads(self, found: experiments.Trial, *, batches: bool) -> list[Json]:
+        """Metrics and checkpoints of a trial by time."""
+        made = [
+            (row["reported"], {"validation" if row["grp"] == "validation" else "training": self.metrics(row, batches=batches)})
+            for row in experiments.metrics(self.db, found.id)
+        ]
+        for row in registry.checkpoints(self.db, trial=found.id):
+            entry = {
+                "state": row["state"], "totalBatches": row["steps"], "uuid": row["uuid"], "endTime": stamp(row["reported"]),
+                "metadata": json.loads(row["metadata"]), "resources": json.loads(row["resources"]),
+            }  # fmt: skip
+            made.append((row["reported"], {"checkpoint": entry}))
+        return [entry for _, entry in sorted(made, key=lambda pair: pair[0])]
+
+    def checkpoint(self, row: sqlite3.Row) -> Json:
+        """``v1Checkpoint``."""
+        trial = experiments.trial(self.db, row["trial"])
+        experiment = experiments.get(self.db, trial.experiment)
+        validation = registry.validation_of(self.db, row)
+        training: Json = {
+            "experimentConfig": config.redact(experiment.config),
+            "experimentId": experiment.id,
+            "trialId": trial.id,
+            "hparams": trial.hparams,
+            "validationMetrics": {"avgMetrics": json.loads(validation["metrics"]) if validation else {}},
+        }
+        value = experiments.searcher_metric(experiment, validation["metrics"]) if validation else None
+        if value is not None:
+            training["searcherMetric"] = value
+        return {
+            "uuid": row["uuid"],
+            "state": row["state"],
+            "taskId": trial.task,
+            "allocationId": row["allocation"],
+            "metadata": json.loads(row["metadata"]),
+            "resources": json.loads(row["resources"]),
+            "reportTime": stamp(row["reported"]),
+            "training": training,
+        }
+
+    def model(self, row: sqlite3.Row) -> Json:
+        """``v1Model``."""
+        count = self.db.execute("SELECT count(*) FROM version WHERE model = ?", (row["id"],)).fetchone()[0]
+        return {
+            "id": row["id"], "name": row["name"], "description": row["description"], "notes": row["notes"],
+            "labels": json.loads(row["labels"]), "metadata": json.loads(row["metadata"]), "archived": bool(row["archived"]),
+            "creationTime": stamp(row["created"]), "lastUpdatedTime": stamp(row["updated"]), "numVersions": count,
+            "userId": USER["id"], "username": USER["username"], "workspaceId": row["workspace"],
+        }  # fmt: skip
+
+    def version(self, row: sqlite3.Row) -> Json:
+        """``v1ModelVersion``."""
+        owner = self.db.execute("SELECT * FROM model WHERE id = ?", (row["model"],)).fetchone()
+        return {
+            "id": row["id"], "version": row["number"], "model": self.model(owner),
+            "checkpoint": self.checkpoint(registry.checkpoint(self.db, row["checkpoint"])),
+            "name": row["name"], "comment": row["comment"], "notes": row["notes"], "labels": json.loads(row["labels"]),
+            "metadata": json.loads(row["metadata"]), "creationTime": stamp(row["created"]), "lastUpdatedTime": stamp(row["updated"]),
+            "userId": USER["id"], "username": USER["username"],
+        }  # fmt: skip
+
+    def workspace(self, row: sqlite3.Row) -> Json:
+        """``v1Workspace``."""
+        projects = self.db.execute("SELECT id FROM project WHERE workspace = ?", (row["id"],)).fetchall()
+        return {
+            "id": row["id"], "name": row["name"], "archived": False, "errorMessage": "", "immutable": row["id"] == 1,
+            "numProjects": len(projects), "numExperiments": sum(self._count(project["id"]) for project in projects),
+            "pinned": False, "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
+        }  # fmt: skip
+
+    def project(self, row: sqlite3.Row) -> Json:
+        """``v1Project``."""
+        count = self._count(row["id"])
+        return {
+            "id": row["id"], "name": row["name"], "key": row["name"][:5].upper(), "description": row["description"],
+            "workspaceId": row["workspace"], "archived": False, "errorMessage": "", "immutable": row["id"] == 1, "notes": [],
+            "numExperiments": count, "numActiveExperiments": 0, "numRuns": count, "state": "WORKSPACE_STATE_UNSPECIFIED",
+            "userId": USER["id"], "username": USER["username"],
+        }  # fmt: skip
+
+    def _count(self, project: int) -> int:
+        return int(self.db.execute("SELECT count(*) FROM experiment WHERE project = ?", (project,)).fetchone()[0])

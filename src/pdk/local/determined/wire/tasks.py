@@ -1,0 +1,115 @@
+"""What trials call: their context, rendezvous, preemption, metrics, progress, checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from functools import partial
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from pdk.errors import NotFound
+from pdk.local.determined.service import experiments, registry
+from pdk.local.determined.wire.http import Handlers, body, number
+from pdk.local.determined.wire.messages import Json
+
+PREEMPTING = frozenset({"PAUSED", "STOPPING_CANCELED"})
+
+
+class Tasks(Handlers):
+    """The handlers. Trials repeat what was not answered, so every write may come twice."""
+
+    def routes(self) -> list[Route]:
+        """All of them, with the paths of the API."""
+        api, route = "/api/v1", self.frame.route
+        return [
+            route("GET", f"{api}/tasks/{{task}}/context_directory", self.context),
+            route("POST", f"{api}/runs/start", self.nothing),
+            route("POST", f"{api}/allocations/{{allocation}}/acceleratorData", self.nothing),
+            route("GET", f"{api}/allocations/{{allocation}}/resources/{{resource}}/rendezvous", self.rendezvous),
+            route("GET", f"{api}/allocations/{{allocation}}/signals/preemption", self.preemption),
+            route("POST", f"{api}/allocations/{{allocation}}/signals/ack_preemption", self.acknowledge),
+            route("GET", f"{api}/trials/{{id}}", self.trial),
+            route("POST", f"{api}/trials/{{id}}/metrics", self.metrics),
+            route("POST", f"{api}/trials/{{id}}/progress", self.progress),
+            route("POST", f"{api}/trials/{{id}}/runner/metadata", self.nothing),
+            route("POST", f"{api}/trials/{{id}}/early_exit", self.early_exit),
+            route("POST", f"{api}/task/logs", self.nothing),
+            route("POST", f"{api}/checkpoints", self.checkpoint),
+            route("PATCH", f"{api}/checkpoints", self.nothing),
+            route("GET", f"{api}/experiments/{{id}}/searcher/best_searcher_validation_metric", self.best),
+        ]
+
+    async def nothing(self, request: Request) -> Json:
+        await body(request)
+        return {}
+
+    async def context(self, request: Request) -> Json:
+        trial = experiments.trial_of_task(self.db.reader, request.path_params["task"])
+        return {"b64Tgz": base64.b64encode(experiments.context(self.db.reader, trial.experiment)).decode()}
+
+    async def rendezvous(self, request: Request) -> Json:
+        experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
+        return {"rendezvousInfo": {"addresses": ["127.0.0.1"], "rank": 0, "slots": [1]}}
+
+    async def preemption(self, request: Request) -> Json:
+        trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
+
+        def wanted() -> bool:
+            return experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
+
+        try:
+            async with asyncio.timeout(float(request.query_params.get("timeout_seconds") or 60)):
+                async for _ in self.changes.watch():
+                    if wanted():
+                        break
+        except TimeoutError:
+            pass
+        return {"preempt": wanted()}
+
+    async def acknowledge(self, request: Request) -> Json:
+        trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
+        await self.db.write(lambda db: db.execute("UPDATE trial SET acknowledged = 1 WHERE id = ?", (trial.id,)))
+        return {}
+
+    async def trial(self, request: Request) -> Json:
+        return {"trial": self.messages.trial(experiments.trial(self.db.reader, number(request)))}
+
+    async def metrics(self, request: Request) -> Json:
+        given = await body(request)
+        report = given.get("metrics") or {}
+        await self.write(
+            partial(
+                experiments.add_metrics,
+                trial_id=number(request),
+                run=int(report.get("trialRunId") or 0),
+                group=str(given.get("group") or "training"),
+                steps=int(report.get("stepsCompleted") or 0),
+                metrics=report.get("metrics") or {},
+            )
+        )
+        return {}
+
+    async def progress(self, request: Request) -> Json:
+        trial = experiments.trial(self.db.reader, number(request))
+        value = float((await body(request)).get("progress") or 0.0)
+        sql = "UPDATE experiment SET progress = ? WHERE id = ?"
+        await self.db.write(lambda db: db.execute(sql, (min(max(value, 0.0), 1.0), trial.experiment)))
+        return {}
+
+    async def early_exit(self, request: Request) -> Json:
+        trial = experiments.trial(self.db.reader, number(request))
+        reason = str((await body(request)).get("reason") or "unknown reason").removeprefix("EXITED_REASON_").lower().replace("_", " ")
+        await self.db.write(lambda db: db.execute("UPDATE trial SET early_exit = ? WHERE id = ?", (reason, trial.id)))
+        return {}
+
+    async def checkpoint(self, request: Request) -> Json:
+        await self.write(partial(registry.add_checkpoint, report=await body(request)))
+        return {}
+
+    async def best(self, request: Request) -> Json:
+        value = experiments.best_validation(self.db.reader, experiments.get(self.db.reader, number(request)))
+        if value is None:
+            raise NotFound(f"experiment {number(request)} has no validation metric yet")
+        return {"metric": value}

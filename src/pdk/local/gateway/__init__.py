@@ -1,0 +1,1 @@
+"""The inference gateway: the data plane, routing by Host."""

@@ -1,0 +1,167 @@
+"""SQLite for one server: numbered migrations, one writer thread, readers that never wait for it.
+
+Everything that is acknowledged went through `Database.write`, which returns only after the transaction is on disk (WAL,
+synchronous=FULL). Writes that queue up while one is being synced share the next sync: each runs in a savepoint of one transaction,
+so an error undoes its own changes and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+BUSY_TIMEOUT_S = 60.0  # another process (fsck, a second start) may hold the file for a while
+GROUP_LIMIT = 256  # writes that may share one sync; bounds how long the first of them waits
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open `path` with the settings that every connection of ours uses (rows by name, explicit transactions)."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA cache_size=-16384")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+    """Bring the schema to the newest of `migrations`, each in a transaction together with its own record.
+
+    Migrations are append-only: the index in the sequence is the version.
+    """
+    connection.execute("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, applied TEXT NOT NULL) STRICT")
+    done = {row[0] for row in connection.execute("SELECT version FROM migration")}
+    for version, script in enumerate(migrations, start=1):
+        if version in done:
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in split_statements(script):
+                connection.execute(statement)
+            connection.execute("INSERT INTO migration VALUES (?, datetime('now'))", (version,))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def split_statements(script: str) -> list[str]:
+    """Split an SQL script at the statements' ends (`executescript` would commit on its own)."""
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current.strip())
+            current = ""
+    if current.strip():
+        raise ValueError(f"an SQL statement has no end: {current.strip()[:80]!r}")
+    return [statement for statement in statements if statement]
+
+
+class Database:
+    """One SQLite file of one server.
+
+    Args:
+        path: the file; created with its schema when missing.
+        migrations: SQL scripts, oldest first.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self.path = path
+        self._writer = connect(path)
+        migrate(self._writer, migrations)
+        self.reader = connect(path, read_only=True)
+        self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"db-writer-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish the queued writes and close the file."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+            self._writer.close()
+            self.reader.close()
+
+    def submit(self, work: Work[T]) -> Future[T]:
+        """Queue `work`; the future resolves once its changes are on disk, or with the error that it raised."""
+        future: Future[T] = Future()
+        self._queue.put((work, future))
+        return future
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work(connection)` in a transaction on the writer thread and wait until it is durable."""
+        return await asyncio.wrap_future(self.submit(work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a long read in a thread with a connection of its own (short ones use `reader` directly)."""
+
+        def run() -> T:
+            with self.own_reader() as connection:
+                return work(connection)
+
+        return await asyncio.to_thread(run)
+
+    @contextlib.contextmanager
+    def own_reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reads in another thread than the event loop's."""
+        connection = connect(self.path, read_only=True)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch = [self._queue.get()]
+            while len(batch) < GROUP_LIMIT and not self._queue.empty():
+                batch.append(self._queue.get())
+            stopping = None in batch
+            self._commit([item for item in batch if item is not None])
+
+    def _commit(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+        if not batch:
+            return
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for work, future in batch:
+                if not future.set_running_or_notify_cancel():
+                    continue
+                self._writer.execute("SAVEPOINT work")
+                try:
+                    outcomes.append((future, work(self._writer), None))
+                except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for this write
+                    self._writer.execute("ROLLBACK TO work")
+                    outcomes.append((future, None, error))
+                self._writer.execute("RELEASE work")
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:  # disk full, I/O error: nothing of this batch is on disk
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            outcomes = [(future, None, error) for _, future in batch if not future.cancelled()]
+        for future, result, error_or_none in outcomes:
+            if error_or_none is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error_or_none)

@@ -1,0 +1,191 @@
+"""What every HTTP server of `pdk up` does alike: guard the door, answer /healthz, start and stop with its process.
+
+A page in a user's browser can send requests to 127.0.0.1. So on loopback too the Host header must be a name of this machine (against
+DNS rebinding), a body must be of a type that a form cannot send, an Origin of somewhere else is refused, and cookies do not exist
+here. Off loopback a bearer token is required as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import signal
+import socket
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pdk.settings import is_loopback
+
+FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+def host_of(header: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    name = header.rsplit(":", 1)[0] if (not header.endswith("]") and header.count(":") == 1) or "]:" in header else header
+    return name.strip("[]").lower()
+
+
+@dataclass(frozen=True)
+class Door:
+    """Who may come in.
+
+    Args:
+        bind: the address that the server listens on.
+        token: the installation's secret.
+        hosts: further names that a Host header may carry.
+        form_types: whether bodies of form types are let in (for clients that are known to send them, with a safe protocol).
+        open_paths: paths that never need the token.
+        always: whether the token is needed on loopback too.
+    """
+
+    bind: str
+    token: str
+    hosts: Collection[str] = ()
+    form_types: bool = False
+    open_paths: Collection[str] = ("/healthz",)
+    always: bool = False
+
+    def refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and reason when the request is refused."""
+        headers = Headers(scope=scope)
+        host = host_of(headers.get("host", ""))
+        if is_loopback(self.bind) and not (is_loopback(host) or host in self.hosts):
+            return 421, f"this server answers to 127.0.0.1 and localhost, not to the host name {host!r}"
+        needed = self.always or not is_loopback(self.bind)
+        if needed and scope["path"] not in self.open_paths and not self.authorized(headers):
+            return 401, "a bearer token is required; `pdk env` prints where it is kept"
+        origin = headers.get("origin")
+        if (origin and not is_loopback(host_of(origin.partition("//")[2]))) or headers.get("sec-fetch-site") == "cross-site":
+            return 403, f"requests from pages of {origin or 'other sites'!r} are not answered"
+        if scope["method"] not in SAFE_METHODS and not self.form_types:
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind in FORM_TYPES:
+                return 415, f"the content type {kind!r} is not accepted here; send application/json"
+        return None
+
+    def authorized(self, headers: Mapping[str, str]) -> bool:
+        """Whether the bearer token is right."""
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), self.token.encode())
+
+
+class Guard:
+    """ASGI middleware that keeps a `Door`."""
+
+    def __init__(self, app: ASGIApp, door: Door, error_body: Callable[[int, str], object]) -> None:
+        self.app, self.door, self.error_body = app, door, error_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on."""
+        if scope["type"] == "http" and (refused := self.door.refusal(scope)):
+            status, reason = refused
+            await JSONResponse(self.error_body(status, reason), status_code=status)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def healthz(checks: Mapping[str, Callable[[], str]]) -> Route:
+    """The route /healthz: every check by name, ``ok`` or what fails (an empty answer of a check means ok)."""
+
+    def answer(_request: Request) -> JSONResponse:
+        results = {name: check() or "ok" for name, check in checks.items()}
+        healthy = all(result == "ok" for result in results.values())
+        return JSONResponse({"status": "ok" if healthy else "failing", "checks": results}, status_code=200 if healthy else 503)
+
+    return Route("/healthz", answer)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; `port` 0 takes a free one.
+
+    Raises:
+        OSError: with the address in its text.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def server(app: ASGIApp, *, tls: tuple[str, str] | None = None, drain_s: int = 5) -> uvicorn.Server:
+    """A uvicorn server without signal handlers or access log of its own.
+
+    Args:
+        tls: files of the certificate and its key.
+        drain_s: seconds that open requests get when it stops.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=drain_s,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+        server_header=False,
+    )
+    made = uvicorn.Server(config)
+    made.capture_signals = _NoSignals  # type: ignore[method-assign,assignment]
+    return made
+
+
+class _NoSignals:
+    """Stands in for uvicorn's signal handling: the process's own main function stops its servers."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+async def serve(app: ASGIApp, bind: str, port: int, tls: tuple[str, str] | None = None) -> None:
+    """Serve `app` until cancelled; open requests get their time to end."""
+    made = server(app, tls=tls)
+    task = asyncio.create_task(made.serve(sockets=[listen(bind, port)]))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        made.should_exit = True
+        await task
+        raise
+
+
+async def until_signal() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+class TooLarge(ValueError):
+    """A request's body is larger than it may be."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's whole body.
+
+    Raises:
+        TooLarge: it has more than `limit` bytes.
+    """
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise TooLarge(f"the request is larger than {limit:,} bytes")
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,170 @@
+"""One revision of a predictor: brought up from its model store, asked whether it answers, watched, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from pdk.errors import UserError
+from pdk.local.kit import logs, process
+from pdk.local.kserve.service import storage
+from pdk.local.kserve.service.kinds import RUNTIME, Json
+from pdk.local.kserve.store import objects
+
+READY_S = 120.0  # a model that is not loaded by then will not be
+POLL_S = 0.05
+TAIL_LINES = 20
+ANSWER_S = 30.0
+# glibc gives memory back to the system after every request otherwise, and page faults cost a third of the throughput
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TOP_PAD_": "67108864"}
+
+
+class LoadFailed(Exception):
+    """A revision that cannot serve: reason as KServe spells it, and a message for the user."""
+
+    def __init__(self, reason: str, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.reason, self.code = reason, code
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A running revision."""
+
+    revision: str
+    pod: str
+    handle: process.Handle
+    host: str
+    port: int
+    model: str
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{self.host}:{self.port}"
+
+
+def revision_of(isvc: Json) -> str:
+    """The name of the revision that an InferenceService asks for: it follows from its predictor's spec."""
+    spec = json.dumps(isvc["spec"]["predictor"], sort_keys=True)
+    return f"{isvc['metadata']['name']}-predictor-{hashlib.sha256(spec.encode()).hexdigest()[:10]}"
+
+
+def new_pod(isvc: Json) -> str:
+    """A name for one process of a revision."""
+    return f"{revision_of(isvc)}-{secrets.token_hex(3)}"
+
+
+def model_of(isvc: Json) -> Json:
+    """The model part of a predictor, in its new form."""
+    predictor = isvc["spec"]["predictor"]
+    if "model" in predictor:
+        return dict(predictor["model"])
+    return {"modelFormat": {"name": "pytorch"}, **predictor["pytorch"]}
+
+
+def runtime_for(db: sqlite3.Connection, model: Json) -> Json:
+    """The ClusterServingRuntime for a model's format, named or found.
+
+    Raises:
+        LoadFailed: none fits.
+    """
+    wanted = str((model.get("modelFormat") or {}).get("name") or "")
+    for runtime in objects.listing(db, RUNTIME.resource):
+        formats = [entry.get("name") for entry in runtime["spec"].get("supportedModelFormats") or []]
+        named = model.get("runtime") in (None, runtime["metadata"]["name"])
+        if named and wanted in formats and not runtime["spec"].get("disabled"):
+            return runtime
+    asked = f" named {model['runtime']!r}" if model.get("runtime") else ""
+    raise LoadFailed("NoSupportingRuntime", f"no runtime{asked} found to support the model format {wanted!r}")
+
+
+async def bring_up(db: sqlite3.Connection, isvc: Json, run: Path, cache: Path, hide: Path) -> Predictor:
+    """Fetch the model, start its process, wait until it answers.
+
+    Args:
+        run: a run folder of its own.
+        cache: where model stores are kept.
+        hide: the installation's state folder, which no handler may see.
+
+    Raises:
+        LoadFailed: with what the user needs to know.
+    """
+    model = model_of(isvc)
+    runtime_for(db, model)
+    account = isvc["spec"]["predictor"].get("serviceAccountName") or "default"
+    try:
+        access = storage.access_for(db, isvc["metadata"]["namespace"], account)
+        store = await asyncio.to_thread(storage.fetch, str(model.get("storageUri") or ""), cache, access)
+    except UserError as error:
+        raise LoadFailed("ModelLoadFailed", f"storage initializer: {error}") from error
+    (run / "ready.json").unlink(missing_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
+    env = {entry["name"]: str(entry.get("value", "")) for entry in model.get("env") or [] if entry.get("name")}
+    handle = await process.start(run, _program(run, store, env, hide))
+    try:
+        return await _until_ready(handle, store)
+    except BaseException:
+        await asyncio.shield(process.stop(handle))
+        raise
+
+
+def _program(run: Path, store: Path, env: Mapping[str, str], hide: Path) -> process.Spec:
+    argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", "/run/pdk/ready.json"]
+    binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(run, "/run/pdk")]
+    return process.Spec(argv, {**process.base_environment(), **ALLOCATOR, **env}, binds=binds, hide=(hide,))
+
+
+async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
+    try:
+        async with asyncio.timeout(READY_S):
+            while (found := adopt(handle)) is None:
+                if (ended := process.status(handle)) is not None:
+                    tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
+                    raise LoadFailed("ModelLoadFailed", f"the predictor ended: {ended.reason()}; its last lines:\n{tail}", ended.code)
+                await asyncio.sleep(POLL_S)
+            await smoke(found, store)
+    except TimeoutError:
+        tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
+        raise LoadFailed("RuntimeUnhealthy", f"the predictor was not ready after {READY_S:g} s; its last lines:\n{tail}") from None
+    return found
+
+
+def adopt(handle: process.Handle) -> Predictor | None:
+    """The predictor behind a handle, once it is ready."""
+    try:
+        ready = json.loads((handle.run_dir / "ready.json").read_text())
+    except FileNotFoundError:
+        return None
+    pod = handle.run_dir.name
+    return Predictor(pod.rpartition("-")[0], pod, handle, ready["host"], ready["port"], ready["model"])
+
+
+async def smoke(predictor: Predictor, store: Path) -> None:
+    """Ask a new revision whether it is ready, and for one prediction where the store holds an example.
+
+    Raises:
+        LoadFailed: it does not answer as it should.
+    """
+    example = store / "config" / "example.json"
+    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            path = f"{predictor.url}/v1/models/{predictor.model}"
+            async with session.get(path) as answer:
+                if answer.status != 200:
+                    raise LoadFailed("RuntimeUnhealthy", f"the model is not ready: {await answer.text()}")
+            if example.exists():
+                async with session.post(f"{path}:predict", data=example.read_bytes()) as answer:
+                    if answer.status != 200:
+                        raise LoadFailed("RuntimeUnhealthy", f"the example request was answered {answer.status}: {await answer.text()}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise LoadFailed("RuntimeUnhealthy", f"the predictor does not answer: {error!r}") from error

@@ -1,0 +1,273 @@
+"""The REST API: one set of handlers for all kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import yaml
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from pdk.local.kit import logs
+from pdk.local.kit.changes import Changes
+from pdk.local.kit.db import Database
+from pdk.local.kit.web import TooLarge, read_body
+from pdk.local.kserve.service import objects as service
+from pdk.local.kserve.service import patch, select
+from pdk.local.kserve.service.controller import Controller
+from pdk.local.kserve.service.kinds import KINDS, MADE_HERE, POD, ApiError, Json, Kind, bad_request, details, invalid, unsupported_media
+from pdk.local.kserve.store import objects
+from pdk.local.kserve.wire import discovery, protobuf
+
+log = logging.getLogger(__name__)
+BODY_LIMIT = 3 << 20  # bytes, as a Kubernetes API server's
+WATCH_S = 1800  # seconds after which a watch without a limit of its own ends; clients start it anew
+Handler = Callable[[Request, Kind], Awaitable[Response]]
+
+
+def status_body(code: int, reason: str) -> Json:
+    """The body of a refusal by the door."""
+    names = {401: "Unauthorized", 403: "Forbidden", 415: "UnsupportedMediaType"}
+    return ApiError(code, names.get(code, "BadRequest"), "Unauthorized" if code == 401 else reason).status()
+
+
+class Api:
+    """The handlers."""
+
+    def __init__(self, db: Database, changes: Changes, controller: Controller, address: str) -> None:
+        self.db, self.changes, self.controller, self.address = db, changes, controller, address
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        made = [
+            Route("/version", partial(self.fixed, discovery.VERSION)),
+            Route("/version/", partial(self.fixed, discovery.VERSION)),
+            Route("/livez", self.alive),
+            Route("/readyz", self.alive),
+            Route("/api", partial(self.fixed, discovery.core_versions(self.address))),
+            Route("/apis", partial(self.fixed, {"kind": "APIGroupList", "apiVersion": "v1", "groups": discovery.groups()})),
+            Route("/openapi/v3", partial(self.fixed, discovery.openapi_index())),
+        ]
+        for group in discovery.groups():
+            made.append(Route(f"/apis/{group['name']}", partial(self.fixed, {"kind": "APIGroup", "apiVersion": "v1", **group})))
+        for version in discovery.versions():
+            made.append(Route(f"/{discovery.path_of(version)}", partial(self.fixed, discovery.resources(version))))
+            made.append(Route(f"/openapi/v3/{discovery.path_of(version)}", partial(self.fixed, discovery.openapi(version))))
+        for kind in KINDS:
+            made += self._kind_routes(kind)
+        made.append(Route("/{path:path}", self.unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
+        return made
+
+    def _kind_routes(self, kind: Kind) -> list[Route]:
+        base = f"/{discovery.path_of(kind.api_version)}"
+        scope = f"{base}/namespaces/{{namespace}}" if kind.namespaced else base
+        one = f"{scope}/{kind.plural}/{{name}}"
+        made = [
+            self._route("GET", f"{scope}/{kind.plural}", kind, self.listing),
+            self._route("POST", f"{scope}/{kind.plural}", kind, self.create),
+            self._route("DELETE", f"{scope}/{kind.plural}", kind, self.delete_all),
+            self._route("GET", one, kind, self.get),
+            self._route("PUT", one, kind, self.replace),
+            self._route("PATCH", one, kind, self.patch),
+            self._route("DELETE", one, kind, self.delete),
+        ]
+        if kind.namespaced:
+            made.append(self._route("GET", f"{base}/{kind.plural}", kind, self.listing))
+        if kind.status:
+            for method, handler in (("GET", self.get), ("PUT", self.replace), ("PATCH", self.patch)):
+                made.append(self._route(method, f"{one}/status", kind, handler))
+        if kind is POD:
+            made.append(self._route("GET", f"{one}/log", kind, self.pod_log))
+        return made
+
+    def _route(self, method: str, path: str, kind: Kind, handler: Handler) -> Route:
+        async def answer(request: Request) -> Response:
+            try:
+                if method not in ("GET", "DELETE") and kind in MADE_HERE:
+                    raise ApiError(405, "MethodNotAllowed", f"{kind.plural} are made by the local server itself", {})
+                return await handler(request, kind)
+            except ApiError as error:
+                return JSONResponse(error.status(), error.code)
+            except ValueError as error:
+                return JSONResponse(bad_request(str(error)).status(), 400)
+
+        return Route(path, answer, methods=[method], name=f"{method} {path}")
+
+    async def fixed(self, content: Json, _request: Request) -> Response:
+        """A document that never changes."""
+        return JSONResponse(content)
+
+    async def alive(self, _request: Request) -> Response:
+        """For health checks."""
+        return PlainTextResponse("ok")
+
+    async def unknown(self, _request: Request) -> Response:
+        """A path that is none of ours."""
+        what = "the server could not find the requested resource"
+        return JSONResponse(ApiError(404, "NotFound", what, {}).status(), 404)
+
+    # reading
+
+    def _answer(self, request: Request, kind: Kind, bodies: list[Json], *, single: bool) -> Response:
+        version = str(objects.version(self.db.reader))
+        if "as=Table" in request.headers.get("accept", ""):
+            include = request.query_params.get("includeObject", "Metadata")
+            return JSONResponse(select.table(kind, bodies, version, include=include))
+        if single:
+            return JSONResponse(bodies[0])
+        content = {
+            "kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": {"resourceVersion": version}, "items": bodies,
+        }  # fmt: skip
+        return JSONResponse(content)
+
+    async def get(self, request: Request, kind: Kind) -> Response:
+        """One object."""
+        found = service.get(self.db.reader, kind, request.path_params.get("namespace", ""), request.path_params["name"])
+        return self._answer(request, kind, [found], single=True)
+
+    def _test(self, request: Request) -> select.Test:
+        by_label = select.labels(request.query_params.get("labelSelector") or "")
+        by_field = select.fields(request.query_params.get("fieldSelector") or "")
+        return lambda body: by_label(body) and by_field(body)
+
+    async def listing(self, request: Request, kind: Kind) -> Response:
+        """A list, or a watch."""
+        query, namespace, test = request.query_params, request.path_params.get("namespace", ""), self._test(request)
+        if query.get("watch") in ("true", "1"):
+            if query.get("sendInitialEvents"):
+                what = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+                raise ApiError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: sendInitialEvents: Forbidden: {what}', {})
+            return StreamingResponse(self._watch(request, kind, namespace, test), media_type="application/json")
+        found = [body for body in objects.listing(self.db.reader, kind.resource, namespace) if test(body)]
+        return self._answer(request, kind, found, single=False)
+
+    async def _watch(self, request: Request, kind: Kind, namespace: str, test: select.Test) -> AsyncIterator[bytes]:
+        as_table = "as=Table" in request.headers.get("accept", "")
+
+        def line(type_: str, body: Json) -> bytes:
+            shown = select.table(kind, [body], body["metadata"]["resourceVersion"]) if as_table else body
+            return json.dumps({"type": type_, "object": shown}).encode() + b"\n"
+
+        given = request.query_params.get("resourceVersion") or "0"
+        after = int(given)
+        if after == 0:
+            after = objects.version(self.db.reader)
+            for body in objects.listing(self.db.reader, kind.resource, namespace):
+                if test(body):
+                    yield line("ADDED", body)
+        limit = float(request.query_params.get("timeoutSeconds") or WATCH_S)
+        try:
+            async with asyncio.timeout(limit):
+                async for _ in self.changes.watch():
+                    events = objects.since(self.db.reader, kind.resource, namespace, after)
+                    if events is None:
+                        newest = objects.version(self.db.reader)
+                        gone = ApiError(410, "Expired", f"too old resource version: {after} ({newest})").status()
+                        yield json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n"
+                        return
+                    for event in events:
+                        after = event.version
+                        if test(event.body):
+                            yield line(event.type, event.body)
+        except TimeoutError:
+            return
+
+    async def pod_log(self, request: Request, kind: Kind) -> Response:
+        """What a predictor's process printed."""
+        namespace, name = request.path_params["namespace"], request.path_params["name"]
+        service.get(self.db.reader, kind, namespace, name)
+        path, ended = self.controller.pod_log(namespace, name)
+        query = request.query_params
+        if query.get("follow") == "true":
+
+            async def stream() -> AsyncIterator[str]:
+                async for line in logs.follow(path, ended):
+                    yield line + "\n"
+
+            return StreamingResponse(stream(), media_type="text/plain")
+        lines = logs.tail(path, int(query.get("tailLines") or 1 << 30), 1 << 26)
+        return PlainTextResponse("".join(f"{line}\n" for line in lines))
+
+    # writing
+
+    async def _body(self, request: Request) -> Any:
+        try:
+            raw = await read_body(request, BODY_LIMIT)
+        except TooLarge as error:
+            raise ApiError(413, "RequestEntityTooLarge", str(error)) from error
+        media = request.headers.get("content-type", "").partition(";")[0].strip()
+        if not raw:
+            return {}
+        if media == protobuf.MEDIA:
+            return protobuf.decode(raw)
+        if media in ("application/yaml", "application/apply-patch+yaml"):
+            return yaml.safe_load(raw)
+        if media not in ("", "application/json", patch.MERGE, patch.JSON_PATCH, patch.STRATEGIC):
+            raise unsupported_media("application/json", "application/yaml")
+        return json.loads(raw)
+
+    async def _write(self, work: Any) -> Json:
+        try:
+            return dict(await self.db.write(work))
+        finally:
+            self.changes.notify()
+
+    @staticmethod
+    def _dry(request: Request) -> bool:
+        return request.query_params.get("dryRun") == "All"
+
+    async def create(self, request: Request, kind: Kind) -> Response:
+        """POST."""
+        body, namespace = await self._body(request), request.path_params.get("namespace", "")
+        made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, dry_run=self._dry(request)))
+        return JSONResponse(made, 201)
+
+    async def _change(self, request: Request, kind: Kind, edit: Callable[[Json], Any]) -> Response:
+        namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+        status = request.url.path.endswith("/status")
+        made = await self._write(
+            partial(service.change, kind=kind, namespace=namespace, name=name, edit=edit, status=status, dry_run=self._dry(request))
+        )
+        return JSONResponse(made)
+
+    async def replace(self, request: Request, kind: Kind) -> Response:
+        """PUT."""
+        body = await self._body(request)
+        if kind.custom and not (isinstance(body, dict) and (body.get("metadata") or {}).get("resourceVersion")):
+            what = "Invalid value: 0: must be specified for an update"
+            raise invalid(kind, request.path_params["name"], "metadata.resourceVersion", what)
+        return await self._change(request, kind, lambda _present: body)
+
+    async def patch(self, request: Request, kind: Kind) -> Response:
+        """PATCH."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip()
+        if media not in (patch.MERGE, patch.JSON_PATCH) and not (media == patch.STRATEGIC and not kind.custom):
+            raise unsupported_media(patch.JSON_PATCH, patch.MERGE, *(() if kind.custom else (patch.STRATEGIC,)))
+        body = await self._body(request)
+        return await self._change(request, kind, lambda present: patch.apply(kind, present, body, media))
+
+    async def delete(self, request: Request, kind: Kind) -> Response:
+        """DELETE of one."""
+        options = await self._body(request)
+        namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
+        work = partial(service.delete, kind=kind, namespace=namespace, name=name, options=options, dry_run=self._dry(request))
+        gone = await self._write(work)
+        answer = {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            "details": details(kind, name, uid=gone["metadata"]["uid"]),
+        }  # fmt: skip
+        return JSONResponse(answer)
+
+    async def delete_all(self, request: Request, kind: Kind) -> Response:
+        """DELETE of what a list would show."""
+        namespace, test = request.path_params.get("namespace", ""), self._test(request)
+        found = [body for body in objects.listing(self.db.reader, kind.resource, namespace) if test(body)]
+        for body in found:
+            await self._write(partial(service.delete, kind=kind, namespace=namespace, name=body["metadata"]["name"]))
+        return self._answer(request, kind, found, single=False)

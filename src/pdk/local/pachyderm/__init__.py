@@ -1,0 +1,1 @@
+"""The local Pachyderm server: gRPC and S3 gateway."""

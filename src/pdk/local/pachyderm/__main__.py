@@ -1,0 +1,102 @@
+"""Start the Pachyderm server alone: ``python -m pdk.local.pachyderm STATE``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from functools import partial
+from pathlib import Path
+
+import grpc
+from starlette.applications import Starlette
+
+from pdk.local.kit import logs, main, web
+from pdk.local.kit.changes import Changes
+from pdk.local.kit.db import Database
+from pdk.local.kit.process import Bind
+from pdk.local.pachyderm.service import repos
+from pdk.local.pachyderm.service.worker import Surroundings, Worker
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.schema import MIGRATIONS
+from pdk.local.pachyderm.wire import rpc, s3, schema
+from pdk.local.pachyderm.wire.pfs import Pfs
+from pdk.local.pachyderm.wire.pps import Pps, secret_data
+from pdk.settings import Installation, is_loopback
+
+PIPELINE_SECRET = "pipeline-secret"
+KUBE_FOLDER = "/run/pdk/kube"  # inside jobs
+
+
+def set_up(db: sqlite3.Connection, installation: Installation) -> None:
+    """What a cluster's set-up creates: the default project and the secret that pipelines use."""
+    if not db.execute("SELECT 1 FROM project WHERE name = ?", (repos.DEFAULT_PROJECT,)).fetchone():
+        repos.create_project(db, repos.DEFAULT_PROJECT, "", update=False)
+    # the addresses may differ from those of the last start
+    row = (PIPELINE_SECRET, "Opaque", json.dumps(installation.pipeline_secret()))
+    db.execute("INSERT INTO secret VALUES (?, ?, ?, unixepoch()) ON CONFLICT DO UPDATE SET data = excluded.data", row)
+
+
+def job_environment(installation: Installation) -> dict[str, str]:
+    """The variables that tell user code where the engines are."""
+    host, ports = installation.host, installation.ports
+    return {
+        "PACHD_PEER_SERVICE_HOST": host,
+        "PACHD_PEER_SERVICE_PORT": str(ports.pachyderm),
+        "PACHD_LB_SERVICE_HOST": host,
+        "PACHD_LB_SERVICE_PORT": str(ports.pachyderm),
+        "PDK_S3_ENDPOINT": f"http://{host}:{ports.s3}",
+        "PDK_GIT_ROOTS": ":".join(installation.git_roots),
+        "KUBECONFIG": f"{KUBE_FOLDER}/config",
+    }
+
+
+def job_binds(installation: Installation) -> tuple[Bind, ...]:
+    """What jobs see of this machine beside their data: the kubeconfig, and git repositories that may be read."""
+    roots = (Bind(Path(root), root, read_only=True) for root in installation.git_roots)
+    return Bind(installation.kubeconfig.parent, KUBE_FOLDER, read_only=True), *roots
+
+
+async def serve(installation: Installation) -> None:
+    """Run until SIGTERM."""
+    home, secret = installation.folder("pachyderm"), installation.secret()
+    api = schema.load(installation.state / "cache")
+    changes = Changes()
+    blobs = BlobStore(home / "store")
+    with Database(home / "pachyderm.sqlite", MIGRATIONS) as db, contextlib.closing(blobs):
+        await db.write(partial(set_up, installation=installation))
+        around = Surroundings(
+            job_environment(installation),
+            job_binds(installation),
+            installation.state,
+            partial(secret_data, db.reader),
+            logs.Redactor(secret),
+        )
+        worker = Worker(db, blobs, home / "jobs", changes, around)
+        pfs, pps = Pfs(api, db, blobs, changes), Pps(api, db, changes, worker)
+        identity = main.identity(home)
+        cluster = rpc.Cluster(api, identity, rpc.project_exists(db.reader))
+        services = {"pfs_v2.API": pfs, "pps_v2.API": pps} | dict.fromkeys(
+            ("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), cluster
+        )
+        server = grpc.aio.server(options=rpc.OPTIONS)
+        server.add_generic_rpc_handlers(rpc.generic_handlers(api, services, rpc.Calls(installation.bind, secret)))
+        server.add_insecure_port(f"{installation.bind}:{installation.ports.pachyderm}")
+        await server.start()
+        door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
+        gateway = s3.Gateway(pfs, secret, required=not is_loopback(installation.bind))
+        routes = [web.healthz({"database": partial(main.database_works, db), "store": partial(main.writable, home)}), *gateway.routes()]
+        app = web.Guard(Starlette(routes=routes), door, s3.refusal_body) if is_loopback(installation.bind) else Starlette(routes=routes)
+        async with main.running(worker.run(), web.serve(app, installation.bind, installation.ports.s3)):
+            await web.until_signal()
+        await server.stop(grace=1.0)
+
+
+def start(state: Path) -> None:
+    """The process's main function."""
+    asyncio.run(serve(Installation.load(state)))
+
+
+if __name__ == "__main__":
+    main.run("pachyderm", start)

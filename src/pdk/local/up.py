@@ -1,0 +1,326 @@
+"""`pdk up`: the supervisor of the four servers. The one place where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import psutil
+
+from pdk.errors import Conflict, EngineError, NotFound, UserError
+from pdk.local.kit import process, web
+from pdk.local.kit.main import alone
+from pdk.settings import SERVERS, Installation, Ports, is_loopback
+
+START_S = 60.0  # a server that does not answer by then will not
+START_TRIES = 3  # of a server, before `pdk up` gives up at its start
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between restarts of a server that dies
+STOP_S = 45.0  # longer than the grace that predictors get
+PR_SET_PDEATHSIG = 1
+Say = Callable[[str], None]
+HEALTH = {"pachyderm": "s3", "determined": "determined", "kserve": "kserve", "gateway": "gateway"}  # the port with /healthz
+
+
+def check_platform() -> None:
+    """Say in the first second that this machine is not one for it.
+
+    Raises:
+        UserError: not Linux.
+    """
+    if platform.system() != "Linux":
+        raise UserError(
+            f"`pdk up` needs Linux (WSL2 counts), this is {platform.system()}; use a Linux machine, or the real engines from here"
+        )
+
+
+def holder(port: int) -> str:
+    """Who listens on a port, as far as this user may know."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for entry in psutil.net_connections("tcp"):
+            if entry.laddr and entry.laddr.port == port and entry.status == psutil.CONN_LISTEN and entry.pid:
+                return f"{psutil.Process(entry.pid).name()} (process {entry.pid})"
+    return "another program"
+
+
+def is_free(bind: str, port: int) -> bool:
+    """Whether a port can be listened on."""
+    try:
+        web.listen(bind, port).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_port(bind: str) -> int:
+    """Some port that nobody listens on."""
+    with web.listen(bind, 0) as sock:
+        return int(sock.getsockname()[1])
+
+
+def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) -> Ports:
+    """The wanted ports, or free ones instead of those that are taken.
+
+    Raises:
+        UserError: one of those named in `fixed` is taken.
+    """
+    changes: dict[str, int] = {}
+    for entry in fields(Ports):
+        port = getattr(wanted, entry.name)
+        if is_free(bind, port):
+            continue
+        if entry.name in fixed:
+            raise UserError(f"port {port} ({entry.name}) is taken by {holder(port)}; end that, or choose another one")
+        changes[entry.name] = free_port(bind)
+        say(f"port {port} ({entry.name}) is taken by {holder(port)}: using {changes[entry.name]} instead")
+    return replace(wanted, **changes)
+
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Only one `pdk up` at a time for a state folder.
+
+    Raises:
+        Conflict: there is one.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise Conflict(
+                f"PDK is running in {state} already (process {file.read().strip() or '?'}); stop that, or use another --state"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def write_pach_config(installation: Installation) -> None:
+    """A ``PACH_CONFIG`` of this installation's own; what pachctl wrote into it stays, the address is brought up to date."""
+    path = installation.state / "pachyderm.json"
+    context = {"pachd_address": f"grpc://{installation.host}:{installation.ports.pachyderm}"}
+    if not is_loopback(installation.bind):
+        context["session_token"] = installation.secret()
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        content = {"user_id": "0" * 32, "v2": {"active_context": "pdk", "contexts": {}, "metrics": False}}
+    entry = content["v2"].setdefault("contexts", {}).setdefault("pdk", {"project": "default"})
+    entry.update(context)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file, indent=1)
+
+
+def environment(installation: Installation) -> dict[str, str]:
+    """The variables by which every client finds this installation and none of the user's own files."""
+    host, ports = installation.host, installation.ports
+    return {
+        "PDK_STATE": str(installation.state),
+        "PACH_CONFIG": str(installation.state / "pachyderm.json"),
+        "KUBECONFIG": str(installation.kubeconfig),
+        "DET_MASTER": f"http://{host}:{ports.determined}",
+        "DET_USER": "determined",
+        "DET_PASS": installation.secret(),
+        "DET_DEBUG_CONFIG_PATH": str(installation.state / "det"),
+        "MLDM_URL": f"grpc://{host}:{ports.pachyderm}",
+        "PACHD_PEER_SERVICE_HOST": host,
+        "PACHD_PEER_SERVICE_PORT": str(ports.pachyderm),
+        "INGRESS_HOST": host,
+        "INGRESS_PORT": str(ports.gateway),
+    }
+
+
+def health(installation: Installation, server: str) -> dict[str, object] | None:
+    """A server's own word on its health; None when it does not answer."""
+    import ssl
+
+    port = getattr(installation.ports, HEALTH[server])
+    scheme, context = "http", None
+    if server == "kserve":
+        scheme = "https"
+        try:
+            context = ssl.create_default_context(cafile=str(installation.state / "kserve" / "ca.pem"))
+        except OSError:
+            return None
+    try:
+        with urllib.request.urlopen(f"{scheme}://{installation.host}:{port}/healthz", timeout=2, context=context) as answer:  # noqa: S310
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as error:
+        with contextlib.suppress(ValueError):
+            return dict(json.load(error))
+        return None
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass
+class Supervisor:
+    """Starts the servers, keeps them running, stops them."""
+
+    installation: Installation
+    say: Say
+
+    def __post_init__(self) -> None:
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._deaths: dict[str, int] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGINT or SIGTERM.
+
+        Raises:
+            EngineError: the machine does not allow namespaces, or a server does not start.
+        """
+        await self._check_namespaces()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        keepers = [asyncio.create_task(self._keep(name)) for name in SERVERS]
+        try:
+            await self._wait_until_up()
+            if not self._stopping.is_set():
+                self._announce()
+                await self._stopping.wait()
+        finally:
+            self._stopping.set()
+            self.say("stopping; jobs, trials and predictors are ended and go on at the next start")
+            await asyncio.gather(*(self._stop(name) for name in SERVERS))
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _check_namespaces(self) -> None:
+        scratch = Path(tempfile.mkdtemp(dir=self.installation.state))
+        try:
+            if not await process.namespaces_work(scratch):
+                raise EngineError(f"{process.NAMESPACE_HELP}\n{(scratch / 'log').read_text().strip()}")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    async def _spawn(self, name: str) -> asyncio.subprocess.Process:
+        libc = ctypes.CDLL(None)
+        log = (self.installation.folder(name) / "log").open("ab")
+        with log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", f"pdk.local.{name}", str(self.installation.state),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+            )  # fmt: skip
+
+    async def _keep(self, name: str) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            server = self._processes[name] = await self._spawn(name)
+            code = await server.wait()
+            if self._stopping.is_set():
+                return
+            deaths = self._deaths[name] = self._deaths.get(name, 0) + 1 if time.monotonic() - began < 60 else 1
+            pause = BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1]
+            self.say(f"{name} ended with code {code}, starting it again in {pause:g} s; see {self.installation.folder(name)}/log")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _stop(self, name: str) -> None:
+        server = self._processes.get(name)
+        if server is None or server.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            server.terminate()
+        try:
+            await asyncio.wait_for(server.wait(), STOP_S)
+        except TimeoutError:
+            server.kill()
+            await server.wait()
+
+    async def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + START_S
+        waiting = set(SERVERS)
+        while waiting and not self._stopping.is_set():
+            for name in sorted(waiting):
+                answer = await asyncio.to_thread(health, self.installation, name)
+                if answer is not None and answer.get("status") == "ok":
+                    waiting.discard(name)
+            for name in sorted(waiting):
+                if time.monotonic() > deadline or self._deaths.get(name, 0) >= START_TRIES:
+                    tail = "\n".join((self.installation.folder(name) / "log").read_text().splitlines()[-5:])
+                    raise EngineError(f"{name} does not start; the last lines of its log:\n{tail}")
+            if waiting:
+                await asyncio.sleep(0.05)
+
+    def _announce(self) -> None:
+        host, ports = self.installation.host, self.installation.ports
+        self.say(f"Pachyderm    grpc://{host}:{ports.pachyderm}   S3 http://{host}:{ports.s3}")
+        self.say(f"Determined   http://{host}:{ports.determined}")
+        self.say(f"Kubernetes   https://{host}:{ports.kserve}")
+        self.say(f"Predictions  http://{host}:{ports.gateway}   (Host: NAME.NAMESPACE.{self.installation.domain})")
+        self.say(f'PDK is up; Ctrl-C stops it, its state stays in {self.installation.state}. Clients: eval "$(pdk env)"')
+
+
+def prepare(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> Installation:
+    """Write down what the servers need to know. Call with the state locked.
+
+    Raises:
+        UserError: a folder that is none, or a port that is taken.
+    """
+    for root in git_roots:
+        if not root.is_dir():
+            raise UserError(f"--allow-git {root}: there is no such folder")
+    with contextlib.suppress(NotFound):  # addresses stay what they were, for clients that know them
+        last = Installation.load(state).ports
+        ports = replace(last, **{name: getattr(ports, name) for name in fixed_ports})
+    chosen = choose_ports(bind, ports, fixed=fixed_ports, say=say)
+    installation = Installation(state.absolute(), bind, chosen, tuple(str(root.resolve()) for root in git_roots))
+    installation.save()
+    installation.secret()
+    installation.kubeconfig.parent.mkdir(mode=0o700, exist_ok=True)
+    write_pach_config(installation)
+    if not is_loopback(bind):
+        say(f"listening on {bind}: every client needs the secret in {state}/secret")
+    return installation
+
+
+def up(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> None:
+    """Run everything in the foreground."""
+    check_platform()
+    os.umask(0o077)
+    with locked(state):
+        state.chmod(0o700)  # it may have existed before
+        for name in SERVERS:  # servers of a `pdk up` that was killed are just ending: wait for them
+            with alone(state, name):
+                pass
+        installation = prepare(state, bind, ports, git_roots, fixed_ports=fixed_ports, say=say)
+        asyncio.run(Supervisor(installation, say).run())
+
+
+def only(state: Path, name: str, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> None:
+    """Become one of the servers, in a state folder that is made ready where it is new.
+
+    Raises:
+        UserError: there is no server of that name.
+    """
+    check_platform()
+    if name not in SERVERS:
+        raise UserError(f"there is no server {name!r}; known are {', '.join(SERVERS)}")
+    os.umask(0o077)
+    try:
+        Installation.load(state)
+    except NotFound:
+        with locked(state):
+            prepare(state, bind, ports, git_roots, fixed_ports=fixed_ports, say=say)
+    os.execv(sys.executable, [sys.executable, "-m", f"pdk.local.{name}", str(state)])  # noqa: S606 - no shell is wanted

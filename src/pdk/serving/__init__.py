@@ -1,0 +1,1 @@
+"""The runtime that serves a model archive: loads its handler, answers the V1 protocol."""

@@ -1,0 +1,201 @@
+"""Every setting, with its default, unit and reason. The only module (beside the containers' arguments) that reads `os.environ`."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from pdk.errors import NotFound, UserError
+
+STATE_FILE, SECRET_FILE = "up.json", "secret"
+MODELS_NAMESPACE = "models"  # of InferenceServices
+SERVERS = ("pachyderm", "determined", "kserve", "gateway")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address or host name stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports; the engines' own where they have usual ones, so that clients' defaults fit."""
+
+    pachyderm: int = 30650  # gRPC, as pachd's node port
+    s3: int = 30600  # Pachyderm's S3 gateway, as pachd's node port; /healthz of the Pachyderm server too
+    determined: int = 8080  # as the Determined master's
+    kserve: int = 6443  # as a Kubernetes API server's
+    gateway: int = 8081  # the ingress; 80 would need root
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What `pdk up` writes down for its servers and clients: where everything is. The secret is kept apart."""
+
+    state: Path
+    bind: str = "127.0.0.1"
+    ports: Ports = field(default_factory=Ports)
+    git_roots: tuple[str, ...] = ()  # folders whose git repositories experiments may come from
+    domain: str = "example.com"  # InferenceServices answer to NAME.NAMESPACE.<domain>, as KServe's default
+
+    @property
+    def host(self) -> str:
+        """Where clients on this machine reach the servers."""
+        return "127.0.0.1" if self.bind in ("0.0.0.0", "::") else self.bind
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig of its own; its folder is mounted into jobs."""
+        return self.state / "kube" / "config"
+
+    def folder(self, server: str) -> Path:
+        """A server's own folder."""
+        path = self.state / server
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def secret(self) -> str:
+        """The one secret of this installation; made at the first call, readable by its owner alone."""
+        path = self.state / SECRET_FILE
+        if path.exists():
+            return path.read_text().strip()
+        temporary = self.state / f".{SECRET_FILE}.{os.getpid()}"
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write("Pdk" + secrets.token_hex(24) + "\n")  # an upper-case letter and a digit: `det` warns otherwise
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # somebody else was faster: theirs counts
+            os.link(temporary, path)  # whole or not at all
+        temporary.unlink()
+        return path.read_text().strip()
+
+    def pipeline_secret(self) -> dict[str, str]:
+        """The keys of the secret ``pipeline-secret``, as a cluster's set-up fills it for the guide's pipelines."""
+        secret = self.secret()
+        return {
+            "det_master": f"http://{self.host}:{self.ports.determined}",
+            "det_user": "determined",
+            "det_password": secret,
+            "pac_token": "" if is_loopback(self.bind) else secret,
+            "kserve_namespace": MODELS_NAMESPACE,
+        }
+
+    def save(self) -> None:
+        """Write it where servers and clients look."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        temporary = self.state / f".{STATE_FILE}"
+        temporary.write_text(json.dumps({**asdict(self), "state": str(self.state)}, indent=1) + "\n")
+        temporary.rename(self.state / STATE_FILE)
+
+    @classmethod
+    def load(cls, state: Path) -> Installation:
+        """Read what `save` wrote.
+
+        Raises:
+            NotFound: nothing was ever started in that folder.
+        """
+        try:
+            content = json.loads((state / STATE_FILE).read_text())
+        except FileNotFoundError:
+            raise NotFound(f"there is no PDK in {state}; start one with `pdk up --state {state}`") from None
+        content.update(state=Path(content["state"]), ports=Ports(**content["ports"]), git_roots=tuple(content["git_roots"]))
+        return cls(**content)
+
+
+def default_state(environ: Mapping[str, str] | None = None) -> Path:
+    """``$PDK_STATE``, else a folder of the user's own."""
+    environ = os.environ if environ is None else environ
+    if chosen := environ.get("PDK_STATE"):
+        return Path(chosen).absolute()
+    return Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/")) / ".local/state") / "pdk"
+
+
+def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The user's own settings for pip and proxies, which startup hooks need."""
+    environ = os.environ if environ is None else environ
+    wanted = (
+        "PIP_",
+        "UV_",
+        "SSL_CERT",
+        "REQUESTS_CA_BUNDLE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+    )
+    return {key: value for key, value in environ.items() if key.startswith(wanted)}
+
+
+def ports_from(pairs: Mapping[str, int]) -> Ports:
+    """Ports by name.
+
+    Raises:
+        UserError: a name that is none of ours.
+    """
+    known = {entry.name for entry in fields(Ports)}
+    if unknown := set(pairs) - known:
+        raise UserError(f"unknown port name {min(unknown)!r}; known are {', '.join(sorted(known))}")
+    return Ports(**pairs)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Where a job of the flow finds the engines, out of the variables that its pipeline sets."""
+
+    pachd_host: str
+    pachd_port: int
+    pachd_token: str = ""  # where Pachyderm has authentication
+    master: str = ""  # Determined's URL
+    user: str = ""
+    password: str = ""
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str]) -> Engines:
+        """Read the variables, the guide's spellings included.
+
+        Raises:
+            UserError: Pachyderm's address is missing.
+        """
+        return cls(
+            pachd_host=needed(environ, "PACHD_LB_SERVICE_HOST", "PACHD_PEER_SERVICE_HOST"),
+            pachd_port=int(needed(environ, "PACHD_LB_SERVICE_PORT", "PACHD_PEER_SERVICE_PORT")),
+            pachd_token=environ.get("PACH_TOKEN") or environ.get("PAC_TOKEN") or "",
+            master=environ.get("DET_MASTER") or "",
+            user=environ.get("DET_USER") or "",
+            password=environ.get("DET_PASSWORD") or environ.get("DET_PASS") or "",
+        )
+
+
+def needed(environ: Mapping[str, str], *names: str) -> str:
+    """The first of several variables that is set.
+
+    Raises:
+        UserError: none is.
+    """
+    for name in names:
+        if environ.get(name):
+            return environ[name]
+    raise UserError(f"the environment variable {names[0]} is not set; is it in the pipeline's secrets (transform.secrets)?")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the runtime answers."""
+
+    body_limit: int = 64 << 20  # bytes of a request; a photograph in base64 has a few MB
+    queue: int = 256  # requests that may wait for the model; more are answered 503, or memory would grow without bound
+    threads: int = 1  # torch threads of a worker: replicas scale better than threads on small models
+    drain_s: int = 30  # seconds that open requests get on SIGTERM, as Kubernetes' grace period

@@ -1,0 +1,50 @@
+"""A bucket of Google Cloud Storage: every model under its own digest, so that what a service reads never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdk.errors import EngineError
+
+
+@dataclass(frozen=True)
+class GcsStore:
+    """Models in a bucket; `credentials` is a service account's key file, without it the environment's own identity counts."""
+
+    bucket: str
+    credentials: Path | None = None
+
+    @contextmanager
+    def _bucket(self) -> Iterator[Any]:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud import storage
+
+        try:
+            key = self.credentials
+            client = storage.Client.from_service_account_json(str(key)) if key else storage.Client()
+            yield client.bucket(self.bucket)
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            raise EngineError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
+
+    def _prefix(self, model: str, digest: str) -> str:
+        return f"{model}/{digest[:16]}"
+
+    def find(self, *, model: str, digest: str) -> str | None:
+        """The folder, where its archive is there: that is uploaded last."""
+        prefix = self._prefix(model, digest)
+        with self._bucket() as bucket:
+            listed = list(bucket.list_blobs(prefix=f"{prefix}/model-store/", max_results=1))
+        return f"gs://{self.bucket}/{prefix}" if listed else None
+
+    def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
+        """Upload everything, the archive last."""
+        prefix = self._prefix(model, digest)
+        with self._bucket() as bucket:
+            for path, content in sorted(files.items(), key=lambda pair: pair[0].endswith(".mar")):
+                bucket.blob(f"{prefix}/{path}").upload_from_string(content, content_type="application/octet-stream")
+        return f"gs://{self.bucket}/{prefix}"

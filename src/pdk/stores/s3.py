@@ -1,0 +1,45 @@
+"""A bucket of S3: every model under its own digest, so that what a service reads never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pdk.errors import EngineError
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """Models in a bucket; credentials and endpoint as boto3 finds them."""
+
+    bucket: str
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield boto3.client("s3")
+        except (BotoCoreError, ClientError) as error:
+            raise EngineError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
+
+    def _prefix(self, model: str, digest: str) -> str:
+        return f"{model}/{digest[:16]}"
+
+    def find(self, *, model: str, digest: str) -> str | None:
+        """The folder, where its archive is there: that is uploaded last."""
+        prefix = self._prefix(model, digest)
+        with self._client() as client:
+            listed = client.list_objects_v2(Bucket=self.bucket, Prefix=f"{prefix}/model-store/").get("Contents", [])
+        return f"s3://{self.bucket}/{prefix}" if listed else None
+
+    def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
+        """Upload everything, the archive last."""
+        prefix = self._prefix(model, digest)
+        with self._client() as client:
+            for path, content in sorted(files.items(), key=lambda pair: pair[0].endswith(".mar")):
+                client.put_object(Bucket=self.bucket, Key=f"{prefix}/{path}", Body=content)
+        return f"s3://{self.bucket}/{prefix}"

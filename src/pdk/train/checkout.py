@@ -1,0 +1,150 @@
+"""Fetch the experiment's code with the system's git. URL and ref come from a pipeline spec: hostile until checked."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pdk.errors import UserError
+
+SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?!//)(?P<path>[^\s]+)")
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
+SHA = re.compile(r"[0-9a-f]{40}")
+TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Code on disk: the experiment's folder, and the commit that it is."""
+
+    folder: Path
+    url: str
+    sha: str
+
+
+def check_url(url: str, roots: Sequence[Path]) -> str:
+    """The URL in the form that git gets.
+
+    Args:
+        url: https://…, ssh://…, user@host:path, or a local path (also file://…) below one of `roots`.
+
+    Raises:
+        UserError: anything else.
+    """
+    if not url or url.startswith("-") or "::" in url or any(ord(character) < 33 or ord(character) == 127 for character in url):
+        raise UserError(f"git URL {url!r} is not one: https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH is expected")
+    if url.startswith(("/", "file://")):
+        return str(_local(url, roots))
+    if "://" not in url:
+        match = SCP.fullmatch(url)
+        if match is None:
+            raise UserError(f"git URL {url!r} has no scheme; https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH is expected")
+        return url
+    # the original's guide writes https://git@github.com:/owner/repo.git, with a colon but no port
+    try:
+        parts = urlsplit(re.sub(r"^(https://[^/]*[^/:]):/", r"\1/", url))
+    except ValueError as error:
+        raise UserError(f"git URL {url!r} is not one: {error}") from error
+    if parts.scheme not in ("https", "ssh"):
+        raise UserError(f"git URL {url!r} has the scheme {parts.scheme!r}; only https and ssh are fetched")
+    if not parts.hostname or not HOST.fullmatch(parts.hostname) or not parts.path.strip("/"):
+        raise UserError(f"git URL {url!r} has no host or no path")
+    if parts.password or (parts.scheme == "https" and parts.username not in (None, "git")):
+        raise UserError("the git URL carries a credential, which would end up in logs; use one from the pipeline's secrets instead")
+    return parts.geturl()
+
+
+def _local(url: str, roots: Sequence[Path]) -> Path:
+    path = Path(url.removeprefix("file://")).resolve()
+    allowed = [root.resolve() for root in roots]
+    if not any(path == root or path.is_relative_to(root) for root in allowed):
+        named = ", ".join(map(str, allowed)) or "none"
+        raise UserError(
+            f"git URL {url!r} is a path of this machine outside the allowed folders ({named}); allow one with `pdk up --allow-git DIR`"
+        )
+    if not (path / ".git").exists() and not (path / "HEAD").exists():
+        raise UserError(
+            f"git URL {url!r}: {path} is not a git repository (there is no .git); run `git init` and commit, or give another URL"
+        )
+    return path
+
+
+def check_ref(ref: str) -> str:
+    """Raise UserError for what cannot be a branch, tag or commit."""
+    if not REF.fullmatch(ref) or ".." in ref or ref.endswith((".lock", "/", ".")):
+        raise UserError(f"git ref {ref!r} is not a branch, tag or commit")
+    return ref
+
+
+class Git:
+    """The system's git with nothing of the user's or system's configuration, and no way to ask for a password."""
+
+    def __init__(self, scratch: Path, url: str) -> None:
+        self.repo, self.url = scratch / "repo", url
+        scratch.mkdir(parents=True, exist_ok=True)
+        config = scratch / "gitconfig"
+        config.write_text("")
+        self._environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch), "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(config), "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_LFS_SKIP_SMUDGE": "1",
+        }  # fmt: skip
+        if url.startswith("/"):
+            self("config", "--file", str(config), "safe.directory", "*")
+
+    def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run git.
+
+        Raises:
+            UserError: git failed; in git's own words.
+        """
+        guards = (
+            "protocol.ext.allow=never",
+            "protocol.file.allow=user",
+            "core.hooksPath=/dev/null",
+            "core.symlinks=false",
+            "submodule.recurse=false",
+        )
+        command = ["git", *(word for guard in guards for word in ("-c", guard)), *words]
+        try:
+            done = subprocess.run(
+                command, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+            )
+        except FileNotFoundError:
+            raise UserError("git is not installed where this job runs; install it") from None
+        except subprocess.TimeoutExpired:
+            raise UserError(f"git {words[0]} of {self.url} took longer than {TIMEOUT_S} s") from None
+        if check and done.returncode:
+            raise UserError(f"git {words[0]} of {self.url} failed: {done.stderr.strip()[-800:]}")
+        return done
+
+
+def checkout(url: str, ref: str, sub_dir: str, scratch: Path, roots: Sequence[Path] = ()) -> Checkout:
+    """Fetch `ref` (with as little history as the server allows) and check it out below `scratch`.
+
+    Raises:
+        UserError: URL, ref or folder are wrong, or git's own reason.
+    """
+    url, ref = check_url(url, roots), check_ref(ref)
+    git = Git(scratch, url)
+    git("init", "--quiet", str(git.repo))
+    inside = ("-C", str(git.repo))
+    if git(*inside, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, ref, check=False).returncode == 0:
+        sha = git(*inside, "rev-parse", "--verify", "FETCH_HEAD^{commit}").stdout.strip()
+    else:  # an abbreviated commit, or a server that does not hand out single commits
+        git(*inside, "fetch", "--quiet", "--", url, "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+        found = git(*inside, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", check=False)
+        if found.returncode:
+            raise UserError(f"git ref {ref!r} does not exist in {url}; give a branch, tag or commit that was pushed")
+        sha = found.stdout.strip()
+    if SHA.fullmatch(ref) and sha != ref:
+        raise UserError(f"{url} answered commit {sha} for {ref}")
+    git(*inside, "checkout", "--quiet", "--detach", sha)
+    folder = (git.repo / sub_dir).resolve()
+    if not folder.is_relative_to(git.repo.resolve()) or not folder.is_dir():
+        raise UserError(f"there is no folder {sub_dir!r} in {url} at {sha[:12]}")
+    return Checkout(folder, url, sha)

@@ -1,0 +1,140 @@
+"""The experiment of a run: its config, what it goes on from, and whether it has to run at all."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pdk.engines.determined import Version
+from pdk.engines.pachyderm import DataCommit, Pachyderm
+from pdk.errors import PdkError, UserError
+from pdk.train.arguments import Job
+from pdk.train.checkout import Checkout
+
+INJECTED = ("host", "port", "project", "repo", "branch", "previous_commit", "token")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The version that an incremental run goes on from: its checkpoint and data commit."""
+
+    version: Version
+    commit: str
+
+
+def read_config(code: Checkout, name: str) -> dict[str, Any]:
+    """The experiment's config as it stands in the repository.
+
+    Raises:
+        UserError: it is missing, no YAML, or lacks what is filled in at run time.
+    """
+    path = (code.folder / name).resolve()
+    if not path.is_relative_to(code.folder) or not path.is_file():
+        raise UserError(f"there is no config {name!r} in {code.folder.name} of {code.url} at {code.sha[:12]}")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"the config {name!r} is not YAML: {error}") from error
+    section = ((config or {}).get("data") or {}).get("pachyderm") if isinstance(config, dict) else None
+    if not isinstance(section, dict):
+        raise UserError(f"the config {name!r} lacks the mapping data.pachyderm, into which the address of the data is written; add it")
+    return dict(config)
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Names a config without what is filled in at run time."""
+    bare = copy.deepcopy(config)
+    for key in INJECTED:
+        bare["data"]["pachyderm"].pop(key, None)
+    bare.pop("labels", None)
+    return hashlib.sha256(json.dumps(bare, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def complete(config: dict[str, Any], job: Job, data: DataCommit, parent: Parent | None, token: str) -> dict[str, Any]:
+    """The config of this run: where its data is, what it is found by, what it goes on from."""
+    made = copy.deepcopy(config)
+    made["data"]["pachyderm"].update(
+        host=job.engines.pachd_host, port=str(job.engines.pachd_port), project=data.project, repo=data.repo, branch=data.id, token=token,
+        previous_commit=parent.commit if parent else "",
+    )  # fmt: skip
+    made["labels"] = [*(config.get("labels") or []), job.repo, job.job_id, job.pipeline, job.key]
+    if parent:
+        made.setdefault("searcher", {})["source_checkpoint_uuid"] = parent.version.checkpoint
+    return made
+
+
+def provenance(job: Job, data: DataCommit, code: Checkout, config: str, experiment: int, parent: Parent | None) -> dict[str, Any]:
+    """What a model version says of its origin."""
+    return {
+        "data": {"project": data.project, "repo": data.repo, "commit": data.id, "content": data.content},
+        "code": {"url": code.url, "sha": code.sha, "folder": job.sub_dir},
+        "config": {"file": job.config, "hash": config},
+        "experiment": experiment,
+        "job": {"project": job.project, "pipeline": job.pipeline, "id": job.job_id},
+        "mode": "incremental" if job.incremental else "full",
+        "parent": {"version": parent.version.name, "commit": parent.commit} if parent else None,
+    }
+
+
+def same_training(
+    versions: Sequence[Version], data: DataCommit, code: Checkout, folder: str, config: str, *, incremental: bool
+) -> Version | None:
+    """A version that was trained on the same data, code and config in the same mode: nothing would come out differently."""
+    mode = "incremental" if incremental else "full"
+    for version in versions:
+        known = version.metadata
+        if (
+            (known.get("data") or {}).get("content") == data.content
+            and known.get("code") == {"url": code.url, "sha": code.sha, "folder": folder}
+            and (known.get("config") or {}).get("hash") == config
+            and known.get("mode") == mode
+        ):
+            return version
+    return None
+
+
+def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pachyderm) -> tuple[Parent | None, str]:
+    """The newest version whose data commit is an ancestor of this one and differs by new files only; and why, in words."""
+    by_commit: dict[str, Version] = {}
+    for version in versions:  # newest first
+        known = version.metadata.get("data") or {}
+        if known.get("repo") == data.repo and known.get("project") == data.project:
+            by_commit.setdefault(str(known.get("commit")), version)
+    for ancestor in pachyderm.ancestors(data):
+        found = by_commit.get(ancestor)
+        if found is None:
+            continue
+        try:
+            difference = pachyderm.difference(data, ancestor)
+        except PdkError as error:
+            return None, f"the difference to commit {ancestor} cannot be read ({error}): training on everything"
+        if difference.deleted or difference.changed:
+            what = f"{len(difference.changed)} files changed and {len(difference.deleted)} were deleted"
+            return None, f"{what} since version {found.name} (commit {ancestor}): training on everything"
+        if not difference.added:
+            return None, f"no file is new since version {found.name} (commit {ancestor}): training on everything"
+        return Parent(
+            found, ancestor
+        ), f"going on from version {found.name} on the {len(difference.added)} files added since commit {ancestor}"
+    return None, "no earlier version was trained on an ancestor of this commit: training on everything"
+
+
+def write_info(out: Path, job: Job, metadata: dict[str, Any], checkpoint: str) -> None:
+    """``model-info.yaml`` for the deploy step."""
+    content = {
+        "name": job.model,
+        "version": job.job_id,
+        "pipeline": job.pipeline,
+        "repo": job.repo,
+        "project": job.project,
+        "checkpoint": checkpoint,
+        "provenance": metadata,
+    }
+    (out / "model-info.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -1,0 +1,128 @@
+"""One run of the train step. What must survive it lives in the engines and is looked up before it is made."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pdk.engines.determined import Determined, Version
+from pdk.engines.pachyderm import Pachyderm
+from pdk.errors import PdkError, UserError
+from pdk.train import experiment as experiments
+from pdk.train.arguments import Job
+from pdk.train.checkout import checkout
+
+POLL_S = 0.5
+FAILURE_LINES = 25
+
+
+def say(text: str) -> None:
+    """To the job's log."""
+    print(text, flush=True)
+
+
+def run(job: Job) -> None:
+    """Train (or find what was trained already), register, leave checkpoint and model-info.yaml in /pfs/out.
+
+    Raises:
+        PdkError: with what the user needs to know.
+    """
+    with tempfile.TemporaryDirectory(prefix="pdk-train-") as scratch:
+        code = checkout(job.git_url, job.git_ref, job.sub_dir, Path(scratch), job.git_roots)
+        say(f"code: {code.url} at {code.sha}")
+        config = experiments.read_config(code, job.config)
+        digest = experiments.config_hash(config)
+        pachyderm = Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token)
+        data = pachyderm.commit(job.project, job.repo, job.commit)
+        say(f"data: commit {data.id} of {data.project}/{data.repo}, content {data.content[:16]}")
+        determined = Determined(job.engines.master, job.engines.user, job.engines.password)
+        versions = determined.versions(job.model)
+        version = next((known for known in versions if known.name == job.job_id), None)
+        if version is not None:
+            say(f"version {job.job_id} is registered already")
+        elif same := experiments.same_training(versions, data, code, job.sub_dir, digest, incremental=job.incremental):
+            say(f"the same data, code and config were trained already as version {same.name}: its checkpoint is registered again")
+            metadata = {**same.metadata, "data": _data(data), "job": _job(job), "reused": same.name}
+            version = determined.register(job.model, job.job_id, same.checkpoint, metadata, f"reuses version {same.name}")
+        else:
+            version = _train(job, code, config, digest, data, determined, pachyderm, versions)
+        say(f"model {job.model}: version {version.number}, named {version.name}")
+    determined.download(version.checkpoint, job.out / "checkpoint")
+    experiments.write_info(job.out, job, dict(version.metadata), version.checkpoint)
+    say("the checkpoint and model-info.yaml are in /pfs/out")
+
+
+def _data(data: Any) -> dict[str, str]:
+    return {"project": data.project, "repo": data.repo, "commit": data.id, "content": data.content}
+
+
+def _job(job: Job) -> dict[str, str]:
+    return {"project": job.project, "pipeline": job.pipeline, "id": job.job_id}
+
+
+def _train(
+    job: Job,
+    code: Any,
+    config: dict[str, Any],
+    digest: str,
+    data: Any,
+    determined: Determined,
+    pachyderm: Pachyderm,
+    versions: list[Version],
+) -> Version:
+    """Run the experiment of this job and register its best checkpoint."""
+    parent = None
+    if job.incremental:
+        parent, why = experiments.choose_parent(versions, data, pachyderm)
+        say(why)
+    number = determined.find_experiment(job.key)
+    if number is None:
+        determined.ensure_project(config.get("workspace"), config.get("project"))
+        token = pachyderm.reader_token(job.project, job.repo, f"pdk-{job.pipeline}-{job.job_id}")
+        number = determined.create_experiment(experiments.complete(config, job, data, parent, token), code.folder)
+        say(f"experiment {number} was created")
+    else:
+        say(f"experiment {number} was created for this job already; waiting for it")
+    _follow(determined, number)
+    checkpoint = determined.best_checkpoint(number)
+    metrics = determined.metrics(checkpoint)
+    say(f"experiment {number} completed; best checkpoint {checkpoint}: " + ", ".join(f"{k} {v}" for k, v in sorted(metrics.items())))
+    determined.ensure_model(job.model, f"trained by pipeline {job.pipeline} on {job.project}/{job.repo}")
+    metadata = experiments.provenance(job, data, code, digest, number, parent)
+    metadata["metrics"] = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    return determined.register(job.model, job.job_id, checkpoint, metadata, f"data commit {data.id}, experiment {number}")
+
+
+def _follow(determined: Determined, number: int) -> None:
+    """Show the experiment's log as it grows until it has ended.
+
+    Raises:
+        UserError: it did not complete; with the last lines of its log.
+    """
+    shown = 0
+    while True:
+        status = determined.status(number)
+        lines = determined.log_lines(number, shown)
+        for line in lines:
+            say(f"[experiment {number}] {line}")
+        shown += len(lines)
+        if status.phase == "completed":
+            return
+        if status.phase == "failed":
+            last = "\n".join(determined.log_lines(number)[-FAILURE_LINES:])
+            raise UserError(f"experiment {number} ended as {status.state}; the last lines of its log:\n{last}")
+        time.sleep(POLL_S)
+
+
+def main() -> int:
+    """The container's entry point: 0, or 1 with one clear message."""
+    from pdk.train.arguments import parse
+
+    try:
+        run(parse())
+    except PdkError as error:
+        say(f"train: {error}")
+        return 1
+    return 0

@@ -1,0 +1,124 @@
+"""pachyderm_sdk, unchanged, against the local server."""
+
+import boto3
+import botocore
+import pytest
+from botocore.config import Config
+from pachyderm_sdk import Client
+from pachyderm_sdk.api import pfs, pps
+from pachyderm_sdk.errors import AuthServiceNotActivated
+
+
+@pytest.fixture
+def client(up):
+    return Client(host="127.0.0.1", port=up.installation.ports.pachyderm)
+
+
+@pytest.fixture
+def repo(client, name):
+    made = pfs.Repo(name=name, type="user", project=pfs.Project(name="default"))
+    client.pfs.create_repo(repo=made)
+    return made
+
+
+def test_a_commit_context_puts_and_finishes(client, repo):
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+        commit.put_file_from_bytes(path="/a/b", data=b"hello")
+        commit.put_file_from_bytes(path="/empty", data=b"")
+    commit.wait()
+    info = client.pfs.inspect_commit(commit=pfs.Commit(repo=repo, id=commit.id))
+    assert info.finished
+    assert info.details.size_bytes == 5
+    with client.pfs.pfs_file(file=pfs.File(commit=commit, path="/a/b")) as file:
+        assert file.read() == b"hello"
+    with client.pfs.pfs_tar_file(file=pfs.File(commit=commit, path="/")) as archive:
+        names = {member.name: member.size for member in archive if member.isfile()}
+    assert names == {"a/b": 5, "empty": 0}
+
+
+def test_walk_list_and_hashes_depend_on_content_alone(client, repo):
+    for folder in ("x", "y"):
+        with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+            commit.put_file_from_bytes(path=f"/{folder}/one", data=b"1")
+            commit.put_file_from_bytes(path=f"/{folder}/two", data=b"2")
+    walked = {info.file.path: info for info in client.pfs.walk_file(file=pfs.File(commit=commit, path="/"))}
+    assert list(walked) == ["/", "/x/", "/x/one", "/x/two", "/y/", "/y/one", "/y/two"]
+    assert walked["/x/"].hash == walked["/y/"].hash
+    assert walked["/x/one"].hash == walked["/y/one"].hash != walked["/x/two"].hash
+    assert walked["/"].size_bytes == 4
+
+
+def test_copy_and_delete(client, repo):
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+        commit.put_file_from_bytes(path="/a/b", data=b"hello")
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as second:
+        second.copy_file(src=pfs.File(commit=pfs.Commit(repo=repo, id=commit.id), path="/a"), dst="/c")
+        second.delete_file(path="/a/b")
+    files = [info.file.path for info in client.pfs.walk_file(file=pfs.File(commit=second, path="/")) if info.file_type == pfs.FileType.FILE]
+    assert files == ["/c/b"]
+
+
+def test_existence_and_authentication(client, repo):
+    assert client.pfs.repo_exists(repo)
+    assert not client.pfs.repo_exists(pfs.Repo(name="nothing", type="user", project=pfs.Project(name="default")))
+    with pytest.raises(AuthServiceNotActivated):
+        client.auth.who_am_i()
+
+
+def test_a_collision_of_file_and_folder_writes_nothing(client, repo):
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+        commit.put_file_from_bytes(path="/a", data=b"1")
+    with pytest.raises(Exception, match="collision"):
+        client.pfs.modify_file(
+            iter(
+                [
+                    pfs.ModifyFileRequest(set_commit=pfs.Commit(branch=pfs.Branch(repo=repo, name="master"))),
+                    pfs.ModifyFileRequest(add_file=pfs.AddFile(path="/new", raw=b"2")),
+                    pfs.ModifyFileRequest(add_file=pfs.AddFile(path="/a/b", raw=b"2")),
+                ]
+            )
+        )
+    listed = [
+        info.file.path
+        for info in client.pfs.list_file(file=pfs.File(commit=pfs.Commit(repo=repo, branch=pfs.Branch(repo=repo, name="master")), path="/"))
+    ]
+    assert listed == ["/a"]
+
+
+def test_secrets_are_listed_without_their_values(client, name):
+    client.pps.create_secret(name=name, data={"key": "the value"})
+    listed = client.pps.list_secret().secret_info
+    assert {"pipeline-secret", name} <= {info.secret.name for info in listed}
+    assert "the value" not in str(listed)
+    client.pps.delete_secret(secret=pps.Secret(name=name))
+
+
+def test_a_call_that_is_not_offered_says_so(client):
+    with pytest.raises(Exception, match="not offered by the local Pachyderm server"):
+        client.pps.run_load_test(dag_spec="x")
+
+
+def test_the_s3_gateway_serves_commits(up, client, repo):
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+        for number in range(5):
+            commit.put_file_from_bytes(path=f"/m/{number}", data=bytes([number]) * 10)
+        commit.put_file_from_bytes(path="/top", data=b"top")
+    endpoint = f"http://127.0.0.1:{up.installation.ports.s3}"
+    config = Config(signature_version=botocore.UNSIGNED, s3={"addressing_style": "path"})
+    s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", config=config)
+    for bucket in (f"{commit.id}.{repo.name}.default", f"master.{repo.name}.default", f"{commit.id}.master.{repo.name}.default"):
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix="m/", MaxKeys=3)
+        assert [entry["Key"] for entry in listed["Contents"]] == ["m/0", "m/1", "m/2"]
+        rest = s3.list_objects_v2(Bucket=bucket, Prefix="m/", ContinuationToken=listed["NextContinuationToken"])
+        assert [entry["Key"] for entry in rest["Contents"]] == ["m/3", "m/4"]
+    assert s3.list_objects(Bucket=bucket, Delimiter="/")["CommonPrefixes"] == [{"Prefix": "m/"}]
+    assert s3.head_object(Bucket=bucket, Key="m/3")["ContentLength"] == 10
+    assert s3.get_object(Bucket=bucket, Key="m/3", Range="bytes=2-4")["Body"].read() == b"\3\3\3"
+    for call, code in (
+        (lambda: s3.get_object(Bucket=bucket, Key="nothing"), "NoSuchKey"),
+        (lambda: s3.list_objects(Bucket="master.nothing.default"), "NoSuchBucket"),
+        (lambda: s3.put_object(Bucket=bucket, Key="x", Body=b""), "NotImplemented"),
+    ):
+        with pytest.raises(s3.exceptions.ClientError) as error:
+            call()
+        assert error.value.response["Error"]["Code"] == code

@@ -1,0 +1,197 @@
+"""Shared fixtures: a running installation, clients for it, git repositories with small experiments."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pdk.errors import PdkError
+from pdk.local.up import environment, health
+from pdk.settings import SERVERS, Installation
+
+CHECKOUT = Path(__file__).parents[1]
+EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
+PHOTOS = CHECKOUT.parent / "shared" / "data" / "dogs-and-cats"
+
+
+def wait_until(condition, timeout=60.0, what="the condition"):
+    """Poll until `condition()` is true and return its value; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout:g} s")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["true"], timeout=0.05, check=False)
+
+
+def program(name, *places):
+    """A client program on PATH or at one of `places`; skips the test where there is none."""
+    for place in (shutil.which(name), *places):
+        if place and Path(place).exists():
+            return str(place)
+    pytest.skip(f"{name} is not installed here")
+    return None
+
+
+@dataclass
+class Up:
+    """A `pdk up` of its own."""
+
+    state: Path
+    process: subprocess.Popen | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def installation(self) -> Installation:
+        return Installation.load(self.state)
+
+    @property
+    def env(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, **environment(self.installation), "PATH": path, "PDK_STATE": str(self.state)}
+
+    def start(self):
+        words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(self.state), "--allow-git", str(self.state.parent), *self.extra]
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self.healthy, 90, f"pdk up in {self.state}")
+        return self
+
+    def healthy(self):
+        if self.process is not None and self.process.poll() is not None:
+            pytest.fail(f"pdk up ended: {(self.state / 'up.log').read_text()}")
+        with contextlib.suppress(PdkError):
+            return all((health(self.installation, name) or {}).get("status") == "ok" for name in SERVERS)
+        return False
+
+    def processes(self):
+        """PIDs of everything that works for this state folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    if str(self.state).encode() in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+        return found
+
+    def kill_all(self):
+        """kill -9 of the supervisor and its servers."""
+        servers = [pid for pid in self.processes() if b"launcher.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        for pid in servers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(90)
+        self.process = None
+
+    def run(self, *words, check=True, stdin=None, cwd=None):
+        """Run a client; its output (standard error included)."""
+        done = subprocess.run(
+            words, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, check=False, input=stdin, cwd=cwd
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(words)} exited {done.returncode}:\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    def fails(self, *words, code=None):
+        """Run a client that must fail; its output."""
+        done = subprocess.run(words, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+        assert done.returncode != 0, done.stdout
+        if code is not None:
+            assert done.returncode == code, done.stdout
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory):
+    """One installation for all tests that do not harm it."""
+    running = Up(tmp_path_factory.mktemp("up") / "state").start()
+    yield running
+    running.stop()
+    left = [pid for pid in running.processes() if pid != os.getpid()]
+    assert not left, f"processes are left over: {left}"
+
+
+@pytest.fixture
+def own_up(tmp_path):
+    """An installation that the test may kill."""
+    running = Up(tmp_path / "state").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def name():
+    """A name that no other test uses."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture(scope="session")
+def pachctl():
+    return program("pachctl", Path.home() / ".cache/pdk-testbed/bin/pachctl")
+
+
+@pytest.fixture(scope="session")
+def kubectl():
+    return program("kubectl")
+
+
+@pytest.fixture(scope="session")
+def det():
+    return program("det", Path(sys.executable).parent / "det")
+
+
+def git_repo(folder: Path, *, epochs: int = 2) -> str:
+    """A git repository in `folder` with the dogs-and-cats experiment, trained for `epochs`, below experiment/; returns the commit."""
+    shutil.copytree(EXPERIMENT, folder / "experiment", ignore=shutil.ignore_patterns("__pycache__"))
+    const = folder / "experiment" / "const.yaml"
+    const.write_text(const.read_text().replace("epochs: 40", f"epochs: {epochs}").replace("epochs: 4\n", "epochs: 1\n"))
+    return commit_all(folder)
+
+
+def commit_all(folder: Path) -> str:
+    """Commit everything in `folder`."""
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *identity, "-C", str(folder), *words], check=True)
+    return subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def train_spec(name, repo, project, url, ref, *, model, extra="--incremental", sub_dir="experiment", config="const.yaml"):
+    """A train pipeline like that of pipelines/dogs-and-cats."""
+    spec = json.loads((CHECKOUT / "pipelines/dogs-and-cats/training-pipeline.json").read_text())
+    spec["pipeline"]["name"] = name
+    spec["input"]["pfs"]["repo"] = repo
+    spec["transform"]["stdin"] = [
+        (
+            f'python train.py --git-url "$GIT_URL" --git-ref "$GIT_REF" --sub-dir {sub_dir} --config {config} --repo {repo} '
+            f"--model {model} --project {project} {extra}"
+        )
+    ]
+    spec["transform"]["env"] = {"GIT_URL": str(url), "GIT_REF": ref}
+    return spec
+
+
+def deploy_spec(name, source, deployment):
+    """A deploy pipeline like that of pipelines/dogs-and-cats."""
+    spec = json.loads((CHECKOUT / "pipelines/dogs-and-cats/deployment-pipeline.json").read_text())
+    spec["pipeline"]["name"] = name
+    spec["input"]["pfs"]["repo"] = source
+    spec["transform"]["stdin"] = [f"python deploy.py --deployment-name {deployment} --timeout 120"]
+    return spec

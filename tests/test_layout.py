@@ -1,0 +1,66 @@
+"""The rules of docs/architecture.md that a program can check."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "src").rglob("*.py"))
+TEXTS = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_modules_and_functions_are_small():
+    long = [f"{path.name}: {len(path.read_text().splitlines())} lines" for path in MODULES if len(path.read_text().splitlines()) > 400]
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > 60:
+                long.append(f"{path.name}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
+    assert not long
+
+
+def test_every_module_says_why_it_exists():
+    assert not [path for path in MODULES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed"),
+    [
+        (r"os\.environ", {"settings.py", "arguments.py", "demo.py"}),
+        (r"shell=True|os\.system|weights_only=False|verify=False", set()),
+        (r"pickle\.loads?\(", set()),
+    ],
+)
+def test_what_is_written_in_one_place_only(pattern, allowed):
+    assert {path.name for path in MODULES if re.search(pattern, path.read_text())} <= allowed
+
+
+def test_tests_use_the_real_thing():
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path != Path(__file__):
+            assert not re.search(r"mock\.patch|mocker|MagicMock|time\.sleep\(", path.read_text()), path
+
+
+def test_the_repository_speaks_of_itself_alone():
+    registries = re.compile(r"pypi\.org|files\.pythonhosted|registry\.npmjs|proxy\.golang|crates\.io|repo\.maven")
+    for name in TEXTS:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".txt", ".toml", ".json", ".yaml", ".sh", "") and path.is_file() and path != Path(__file__):
+            text = path.read_text(errors="replace")
+            assert not registries.search(text), path
+            assert not re.search(r"/work/|/root/", text), path
+
+
+def test_importing_has_no_side_effects(tmp_path):
+    words = ["import sys; sys.path.insert(0, 'src')"]
+    words += [
+        f"import {'.'.join(path.relative_to(ROOT / 'src').with_suffix('').parts)}"
+        for path in MODULES
+        if path.name not in ("__init__.py", "__main__.py") and path.parts[-3:-1] not in (("pdk", "engines"), ("pdk", "cli"))
+    ]
+    code = "\n".join([*words, "import threading; assert threading.active_count() == 1, threading.enumerate()"])
+    done = subprocess.run([str(ROOT / ".venv/bin/python"), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
