@@ -1,7 +1,7 @@
 """Paths and globs."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdk.errors import PdkError, UserError
@@ -36,13 +36,17 @@ def test_a_cleaned_path_is_clean(text):
     [
         ("/*", "/a", True), ("/*", "/a/b", False), ("/**", "/a/b", True), ("/*.jpg", "/a.jpg", True), ("/a?", "/ab", True),
         ("/[ab]", "/b", True), ("/[!ab]", "/b", False), ("/{a,bc}/d", "/bc/d", True), ("/@(a|b)", "/b", True), ("/(*)-x", "/q-x", True),
-        ("/a.b", "/axb", False),
+        ("/a.b", "/axb", False), ("/[a-c]", "/b", True), ("/[^a-c]", "/b", False), ("/[a&&b]", "/&", True),
     ],
 )  # fmt: skip
 def test_globs(pattern, path, matches):
     assert bool(compile_glob(pattern).fullmatch(path)) is matches
 
 
+@example("[!]")
+@example("[")
+@example("[z-a]")
+@example("[[:a:]]")
 @given(st.text(alphabet="ab*?[]{}()@/.,|!^"))
 def test_any_pattern_compiles_or_is_refused(pattern):
     try:

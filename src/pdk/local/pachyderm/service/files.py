@@ -165,6 +165,18 @@ def is_pattern(path: str) -> bool:
     return any(character in path for character in "*?[]{}!()@+^")
 
 
+def _character_class(pattern: str, inside: str) -> str:
+    """The regular expression for what stands between ``[`` and ``]``."""
+    negated = "^" if inside[:1] in ("!", "^") else ""
+    members = inside[len(negated) :]
+    ranges = re.sub(r"(.)-(.)|.", lambda m: f"{re.escape(m[1])}-{re.escape(m[2])}" if m[1] else re.escape(m[0]), members)
+    try:
+        re.compile(f"[{ranges}]")
+    except re.error:
+        raise UserError(f"glob pattern {pattern!r} is malformed: '[{inside}' is no list of characters that ']' ends") from None
+    return f"[{negated}{ranges}]"
+
+
 @lru_cache(maxsize=1024)
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """A regular expression for the engine's globs.
@@ -185,11 +197,8 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         elif character == "?":
             out.append("[^/]")
         elif character == "[":
-            end = pattern.find("]", index + 2)
-            if end < 0:
-                raise UserError(f"glob pattern {pattern!r} is malformed: '[' has no ']'")
-            inside = pattern[index + 1 : end].replace("\\", "\\\\")
-            out.append("[" + ("^" + inside[1:] if inside[:1] in "!^" else inside) + "]")
+            end = pattern.find("]", index + 1)
+            out.append(_character_class(pattern, pattern[index + 1 : end] if end > 0 else ""))
             index = end
         elif character in "@+" and pattern.startswith("(", index + 1):
             pass  # the group that follows says it all, but for '+', which repeats it
