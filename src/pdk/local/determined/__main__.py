@@ -17,7 +17,6 @@ from pdk.local.determined.wire.models import Registry
 from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.users import Users
 from pdk.local.kit import main, web
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.settings import Installation, inherited, is_loopback
 
@@ -25,7 +24,7 @@ from pdk.settings import Installation, inherited, is_loopback
 async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     home, secret = installation.folder("determined"), installation.secret()
-    tokens, changes, cluster = Tokens(secret), Changes(), main.identity(home)
+    tokens, cluster = Tokens(secret), main.identity(home)
     with Database(home / "determined.sqlite", MIGRATIONS) as db:
 
         def trial_of(token: str) -> str | None:
@@ -37,12 +36,12 @@ async def serve(installation: Installation) -> None:
         around = Surroundings(
             f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state
         )
-        driver = Driver(db, home, changes, around, secret)
+        driver = Driver(db, home, around, secret)
         frame = Frame(tokens, trial_of)
         local = is_loopback(installation.bind)
-        users = Users(db, changes, frame, driver, cluster, blank_login=local)
+        users = Users(db, frame, driver, cluster, blank_login=local)
         checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
-        routes = [web.healthz(checks), *Tasks(db, changes, frame).routes(), *users.routes(), *Registry(db, changes, frame).routes()]
+        routes = [web.healthz(checks), *Tasks(db, frame).routes(), *users.routes(), *Registry(db, frame).routes()]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway
             app = web.Guard(app, web.Door(installation.bind, secret), error_body)

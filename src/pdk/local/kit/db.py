@@ -17,6 +17,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from pdk.local.kit.changes import Changes
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
@@ -80,7 +82,7 @@ class Database:
     """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self.path = path
+        self.path, self.changes = path, Changes()
         self._writer = connect(path)
         migrate(self._writer, migrations)
         self.reader = connect(path, read_only=True)
@@ -109,8 +111,11 @@ class Database:
         return future
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work(connection)` in a transaction on the writer thread and wait until it is durable."""
-        return await asyncio.wrap_future(self.submit(work))
+        """Run `work(connection)` in a transaction on the writer thread and wait until it is durable; wakes all who watch `changes`."""
+        try:
+            return await asyncio.wrap_future(self.submit(work))
+        finally:
+            self.changes.notify()
 
     async def read(self, work: Work[T]) -> T:
         """Run a long read in a thread with a connection of its own (short ones use `reader` directly)."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from pdk.local.kit import main, web
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.kserve.service import objects as service
 from pdk.local.kserve.service import pki
@@ -85,12 +84,11 @@ async def serve(installation: Installation) -> None:
     address = f"{installation.host}:{installation.ports.kserve}"
     authority, certificate, key = pki.ensure(home, installation.host)
     pki.write_kubeconfig(installation.kubeconfig, f"https://{address}", authority, secret)
-    changes = Changes()
     with Database(home / "kserve.sqlite", objects.MIGRATIONS) as db:
         await db.write(partial(set_up, installation=installation))
-        controller = Controller(db, changes, home, installation.domain, installation.state)
+        controller = Controller(db, home, installation.domain, installation.state)
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz", "/livez", "/readyz"), always=True)
-        api = Api(db, changes, controller, address)
+        api = Api(db, controller, address)
         checks = {"database": partial(main.database_works, db), "models": partial(main.writable, home)}
         app = web.Guard(Starlette(routes=[web.healthz(checks), *api.routes()]), door, status_body)
         listening = web.serve(app, installation.bind, installation.ports.kserve, (str(certificate), str(key)))

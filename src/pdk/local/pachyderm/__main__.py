@@ -13,7 +13,6 @@ import grpc
 from starlette.applications import Starlette
 
 from pdk.local.kit import logs, main, web
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.kit.process import Bind
 from pdk.local.pachyderm.service import repos
@@ -62,7 +61,6 @@ async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     home, secret = installation.folder("pachyderm"), installation.secret()
     api = schema.load(installation.state / "cache")
-    changes = Changes()
     blobs = BlobStore(home / "store")
     with Database(home / "pachyderm.sqlite", MIGRATIONS) as db, contextlib.closing(blobs):
         await db.write(partial(set_up, installation=installation))
@@ -73,8 +71,8 @@ async def serve(installation: Installation) -> None:
             partial(secret_data, db.reader),
             logs.Redactor(secret),
         )
-        worker = Worker(db, blobs, home / "jobs", changes, around)
-        pfs, pps = Pfs(api, db, blobs, changes), Pps(api, db, changes, worker)
+        worker = Worker(db, blobs, home / "jobs", around)
+        pfs, pps = Pfs(api, db, blobs), Pps(api, db, worker)
         identity = main.identity(home)
         cluster = rpc.Cluster(api, identity, rpc.project_exists(db.reader))
         services = {"pfs_v2.API": pfs, "pps_v2.API": pps} | dict.fromkeys(

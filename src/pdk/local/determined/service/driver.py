@@ -19,7 +19,6 @@ from pdk.errors import PdkError
 from pdk.local.determined.service import config, environment, experiments, registry
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.kit import logs, process
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,8 @@ class Surroundings:
 class Driver:
     """All trials of one server; slots are one, so they run one after another."""
 
-    def __init__(self, db: Database, home: Path, changes: Changes, around: Surroundings, secret: str) -> None:
-        self.db, self.home, self.changes, self.around, self.secret = db, home, changes, around, secret
+    def __init__(self, db: Database, home: Path, around: Surroundings, secret: str) -> None:
+        self.db, self.home, self.around, self.secret = db, home, around, secret
         self.checkpoints = home / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -73,7 +72,7 @@ class Driver:
     async def run(self) -> None:
         """Until cancelled: drive every trial that should run."""
         try:
-            async for _ in self.changes.watch():
+            async for _ in self.db.changes.watch():
                 self._step()
         finally:
             self._stopping = True
@@ -100,7 +99,7 @@ class Driver:
             log.error("trial %s", trial, exc_info=error)
             # not driven again: the same error would come again, for ever
             self.db.submit(partial(experiments.give_up, id_=trial, reason=f"the trial could not be driven: {error!r}"))
-        self.changes.notify()
+        self.db.changes.notify()
 
     def _handle(self, trial: experiments.Trial) -> process.Handle | None:
         return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run else None
@@ -136,10 +135,9 @@ class Driver:
 
     async def _end(self, id_: int, code: int, reason: str) -> None:
         await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason))
-        self.changes.notify()
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
-        async for _ in self.changes.watch():
+        async for _ in self.db.changes.watch():
             trial = experiments.trial(self.db.reader, id_)
             if experiments.get(self.db.reader, trial.experiment).state == "STOPPING_KILLED":
                 await process.stop(handle, grace_s=0.5)

@@ -17,7 +17,6 @@ from starlette.routing import Route
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError
 from pdk.local.determined.service import experiments
 from pdk.local.determined.wire.messages import Messages
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body
 
@@ -103,16 +102,9 @@ class Frame:
 class Handlers:
     """What every group of calls has at hand."""
 
-    def __init__(self, db: Database, changes: Changes, frame: Frame) -> None:
-        self.db, self.changes, self.frame = db, changes, frame
+    def __init__(self, db: Database, frame: Frame) -> None:
+        self.db, self.frame = db, frame
         self.messages = Messages(db.reader)
-
-    async def write(self, work: Any) -> Any:
-        """A transaction, after which everybody who waits looks again."""
-        try:
-            return await self.db.write(work)
-        finally:
-            self.changes.notify()
 
 
 async def body(request: Request) -> dict[str, Any]:

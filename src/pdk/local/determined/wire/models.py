@@ -43,7 +43,7 @@ class Registry(Handlers):
 
     async def create_model(self, request: Request) -> Json:
         given = await body(request)
-        await self.write(partial(registry.create_model, body=given))
+        await self.db.write(partial(registry.create_model, body=given))
         return {"model": self.messages.model(registry.model(self.db.reader, str(given["name"])))}
 
     async def list_models(self, request: Request) -> Json:
@@ -59,17 +59,17 @@ class Registry(Handlers):
 
     async def patch_model(self, request: Request) -> Json:
         pk, given = self._model(request)["id"], await body(request)
-        await self.write(partial(registry.change, table="model", pk=pk, body=given, text=("name", "description", "notes")))
+        await self.db.write(partial(registry.change, table="model", pk=pk, body=given, text=("name", "description", "notes")))
         return {"model": self.messages.model(registry.model(self.db.reader, str(pk)))}
 
     async def delete_model(self, request: Request) -> Json:
         pk = self._model(request)["id"]
-        await self.write(lambda db: db.execute("DELETE FROM model WHERE id = ?", (pk,)))
+        await self.db.write(lambda db: db.execute("DELETE FROM model WHERE id = ?", (pk,)))
         return {}
 
     async def create_version(self, request: Request) -> Json:
         given = await body(request)
-        row = await self.write(partial(registry.add_version, model_name=request.path_params["name"], body=given))
+        row = await self.db.write(partial(registry.add_version, model_name=request.path_params["name"], body=given))
         return {"modelVersion": self.messages.version(row)}
 
     async def list_versions(self, request: Request) -> Json:
@@ -86,12 +86,12 @@ class Registry(Handlers):
 
     async def patch_version(self, request: Request) -> Json:
         pk, given = self._version(request)["id"], await body(request)
-        await self.write(partial(registry.change, table="version", pk=pk, body=given, text=("name", "comment", "notes")))
+        await self.db.write(partial(registry.change, table="version", pk=pk, body=given, text=("name", "comment", "notes")))
         return await self.get_version(request)
 
     async def delete_version(self, request: Request) -> Json:
         pk = self._version(request)["id"]
-        await self.write(lambda db: db.execute("DELETE FROM version WHERE id = ?", (pk,)))
+        await self.db.write(lambda db: db.execute("DELETE FROM version WHERE id = ?", (pk,)))
         return {}
 
     # workspaces
@@ -107,7 +107,7 @@ class Registry(Handlers):
         return page(rows, query, self.messages.workspace, "workspaces")
 
     async def create_workspace(self, request: Request) -> Json:
-        row = await self.write(partial(registry.create_workspace, name=str((await body(request)).get("name") or "")))
+        row = await self.db.write(partial(registry.create_workspace, name=str((await body(request)).get("name") or "")))
         return {"workspace": self.messages.workspace(row), "namespaceBindings": {}}
 
     def _row(self, table: str, id_: int) -> sqlite3.Row:
@@ -129,7 +129,7 @@ class Registry(Handlers):
     async def create_project(self, request: Request) -> Json:
         given, workspace = await body(request), self._row("workspace", number(request))["id"]
         name, description = str(given.get("name") or ""), str(given.get("description") or "")
-        row = await self.write(partial(registry.create_project, workspace=workspace, name=name, description=description))
+        row = await self.db.write(partial(registry.create_project, workspace=workspace, name=name, description=description))
         return {"project": self.messages.project(row)}
 
     async def get_project(self, request: Request) -> Json:

@@ -61,7 +61,7 @@ class Tasks(Handlers):
 
         try:
             async with asyncio.timeout(float(request.query_params.get("timeout_seconds") or 60)):
-                async for _ in self.changes.watch():
+                async for _ in self.db.changes.watch():
                     if wanted():
                         break
         except TimeoutError:
@@ -79,7 +79,7 @@ class Tasks(Handlers):
     async def metrics(self, request: Request) -> Json:
         given = await body(request)
         report = given.get("metrics") or {}
-        await self.write(
+        await self.db.write(
             partial(
                 experiments.add_metrics,
                 trial_id=number(request),
@@ -105,7 +105,7 @@ class Tasks(Handlers):
         return {}
 
     async def checkpoint(self, request: Request) -> Json:
-        await self.write(partial(registry.add_checkpoint, report=await body(request)))
+        await self.db.write(partial(registry.add_checkpoint, report=await body(request)))
         return {}
 
     async def best(self, request: Request) -> Json:

@@ -28,7 +28,6 @@ from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.http import Frame, Handlers, body, error_body, number
 from pdk.local.determined.wire.messages import USER, VERSION, Json, Messages, page, stamp
 from pdk.local.kit import logs
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
@@ -70,8 +69,8 @@ def archive_of(entries: Sequence[Json]) -> bytes:
 class Users(Handlers):
     """The handlers."""
 
-    def __init__(self, db: Database, changes: Changes, frame: Frame, driver: Driver, cluster: str, *, blank_login: bool) -> None:
-        super().__init__(db, changes, frame)
+    def __init__(self, db: Database, frame: Frame, driver: Driver, cluster: str, *, blank_login: bool) -> None:
+        super().__init__(db, frame)
         self.driver, self.cluster, self.blank_login = driver, cluster, blank_login
 
     def routes(self) -> list[Route]:
@@ -170,7 +169,7 @@ class Users(Handlers):
             return found
 
         try:
-            found = await self.write(work)
+            found = await self.db.write(work)
         except _OnlyValidated as checked:
             return {"experiment": checked.message, "config": config.redact(parsed.content), "warnings": []}
         return {"experiment": self.messages.experiment(found), "config": config.redact(found.config), "warnings": []}
@@ -201,13 +200,13 @@ class Users(Handlers):
 
     async def patch_experiment(self, request: Request) -> Json:
         changes = await body(request)
-        found = await self.write(partial(experiments.update, id_=number(request), changes=changes))
+        found = await self.db.write(partial(experiments.update, id_=number(request), changes=changes))
         return {"experiment": self.messages.experiment(found)}
 
     async def delete_experiment(self, request: Request) -> Json:
         id_ = number(request)
         rows = registry.checkpoints(self.db.reader, experiment=id_)
-        await self.write(partial(experiments.delete, id_=id_))
+        await self.db.write(partial(experiments.delete, id_=id_))
         for row in rows:
             shutil.rmtree(self.driver.checkpoints / row["uuid"], ignore_errors=True)
         return {}
@@ -216,11 +215,11 @@ class Users(Handlers):
         id_, verb = number(request), request.path_params["verb"]
         states = {"activate": "ACTIVE", "pause": "PAUSED", "cancel": "STOPPING_CANCELED", "kill": "STOPPING_KILLED"}
         if verb in states:
-            await self.write(partial(experiments.ask, id_=id_, wanted=states[verb]))
+            await self.db.write(partial(experiments.ask, id_=id_, wanted=states[verb]))
         elif verb in ("archive", "unarchive"):
             flag = verb == "archive"
             experiments.get(self.db.reader, id_)
-            await self.write(lambda db: db.execute("UPDATE experiment SET archived = ? WHERE id = ?", (flag, id_)))
+            await self.db.write(lambda db: db.execute("UPDATE experiment SET archived = ? WHERE id = ?", (flag, id_)))
         else:
             raise NotFound(f"experiments have no call {verb!r} on the local server")
         return {}
@@ -257,7 +256,7 @@ class Users(Handlers):
             return experiments.trial(self.db.reader, trial.id).ended is not None
 
         count, read = 0, set[Path]()
-        async for _ in self.changes.watch(poll_s=logs.POLL_S):
+        async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
             last = over()
             for path in self.driver.log_files(trial):
                 if path in read:
@@ -308,7 +307,7 @@ class Users(Handlers):
     async def checkpoint_metadata(self, request: Request) -> Json:
         uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
         metadata = json.dumps((await body(request))["checkpoint"]["metadata"])
-        await self.write(lambda db: db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (metadata, uuid)))
+        await self.db.write(lambda db: db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (metadata, uuid)))
         return await self.get_checkpoint(request)
 
     async def download_checkpoint(self, request: Request) -> Response:

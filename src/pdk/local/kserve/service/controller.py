@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pdk.local.kit import process
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.kserve.service import objects as service
 from pdk.local.kserve.service import predictor as predictors
@@ -42,8 +41,8 @@ class Controller:
         hide: the installation's state folder, which no handler may see.
     """
 
-    def __init__(self, db: Database, changes: Changes, home: Path, domain: str, hide: Path) -> None:
-        self.db, self.changes, self.home, self.domain, self.hide = db, changes, home, domain, hide
+    def __init__(self, db: Database, home: Path, domain: str, hide: Path) -> None:
+        self.db, self.home, self.domain, self.hide = db, home, domain, hide
         self.active: dict[Key, Predictor] = {}
         self._failed: dict[Key, str] = {}
         self._deaths: dict[Key, int] = {}
@@ -68,7 +67,7 @@ class Controller:
         """Until cancelled; then every predictor is ended, for the next start to bring up again."""
         await self._adopt_all()
         try:
-            async for _ in self.changes.watch():
+            async for _ in self.db.changes.watch():
                 for body in objects.listing(self.db.reader, ISVC.resource):
                     key = (body["metadata"]["namespace"], body["metadata"]["name"])
                     if key not in self._tasks:
@@ -82,7 +81,7 @@ class Controller:
         self._tasks.pop(key, None)
         if not task.cancelled() and (error := task.exception()):
             log.error("isvc %s/%s", *key, exc_info=error)
-        self.changes.notify()
+        self.db.changes.notify()
 
     async def _stop_all(self) -> None:
         tasks = [*self._tasks.values(), *self._retiring]
@@ -115,7 +114,7 @@ class Controller:
 
     async def _manage(self, key: Key) -> None:
         """One InferenceService, until it is deleted."""
-        async for _ in self.changes.watch(poll_s=1.0):
+        async for _ in self.db.changes.watch(poll_s=1.0):
             isvc = objects.get(self.db.reader, ISVC.resource, *key)
             if isvc is None:
                 await self._remove(key)
@@ -135,7 +134,7 @@ class Controller:
 
     async def _sleep_unless_changed(self, key: Key, revision: str, pause: float) -> None:
         until = time.monotonic() + pause
-        async for _ in self.changes.watch(poll_s=0.5):
+        async for _ in self.db.changes.watch(poll_s=0.5):
             isvc = objects.get(self.db.reader, ISVC.resource, *key)
             if time.monotonic() >= until or isvc is None or predictors.revision_of(isvc) != revision:
                 return
@@ -216,13 +215,9 @@ class Controller:
 
     # records
 
-    async def _write(self, work: Any) -> None:
-        await self.db.write(work)
-        self.changes.notify()
-
     async def _delete(self, kind: Any, namespace: str, name: str) -> None:
         try:
-            await self._write(partial(service.delete, kind=kind, namespace=namespace, name=name))
+            await self.db.write(partial(service.delete, kind=kind, namespace=namespace, name=name))
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -239,16 +234,16 @@ class Controller:
         def edit(body: Json) -> Json:
             return {**body, "status": content}
 
-        await self._write(partial(service.change, kind=ISVC, namespace=key[0], name=key[1], edit=edit, status=True))
+        await self.db.write(partial(service.change, kind=ISVC, namespace=key[0], name=key[1], edit=edit, status=True))
 
     async def _event(self, isvc: Json, reason: str, message: str, *, warning: bool = False) -> None:
-        await self._write(partial(service.record_event, about=isvc, reason=reason, message=message[:1024], warning=warning))
+        await self.db.write(partial(service.record_event, about=isvc, reason=reason, message=message[:1024], warning=warning))
 
     async def _put_pod(self, isvc: Json, pod: str, phase: str, *, ready: bool, reason: str = "") -> None:
         namespace, name = isvc["metadata"]["namespace"], isvc["metadata"]["name"]
         restarts = self._deaths.get((namespace, name), 0)
         body = status.pod(isvc, pod, phase, ready=ready, reason=reason, restarts=restarts)
-        await self._write(partial(service.ensure, kind=POD, namespace=namespace, body=body))
+        await self.db.write(partial(service.ensure, kind=POD, namespace=namespace, body=body))
 
     async def _route(self, isvc: Json, new: Predictor) -> None:
         """Point the service's Endpoints, which the gateway watches, at a revision."""
@@ -262,4 +257,4 @@ class Controller:
             },
             "subsets": [{"addresses": [{"ip": new.host}], "ports": [{"port": new.port}]}],
         }
-        await self._write(partial(service.ensure, kind=ENDPOINTS, namespace=isvc["metadata"]["namespace"], body=body))
+        await self.db.write(partial(service.ensure, kind=ENDPOINTS, namespace=isvc["metadata"]["namespace"], body=body))

@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from pdk.local.kit import logs
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body
 from pdk.local.kserve.service import objects as service
@@ -40,8 +39,8 @@ def status_body(code: int, reason: str) -> Json:
 class Api:
     """The handlers."""
 
-    def __init__(self, db: Database, changes: Changes, controller: Controller, address: str) -> None:
-        self.db, self.changes, self.controller, self.address = db, changes, controller, address
+    def __init__(self, db: Database, controller: Controller, address: str) -> None:
+        self.db, self.controller, self.address = db, controller, address
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -164,7 +163,7 @@ class Api:
         limit = float(request.query_params.get("timeoutSeconds") or WATCH_S)
         try:
             async with asyncio.timeout(limit):
-                async for _ in self.changes.watch():
+                async for _ in self.db.changes.watch():
                     events = objects.since(self.db.reader, kind.resource, namespace, after)
                     if events is None:
                         newest = objects.version(self.db.reader)
@@ -213,10 +212,7 @@ class Api:
         return json.loads(raw)
 
     async def _write(self, work: Any) -> Json:
-        try:
-            return dict(await self.db.write(work))
-        finally:
-            self.changes.notify()
+        return dict(await self.db.write(work))
 
     @staticmethod
     def _dry(request: Request) -> bool:

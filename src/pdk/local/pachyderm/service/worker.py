@@ -20,7 +20,6 @@ from pathlib import Path
 
 from pdk.errors import UserError
 from pdk.local.kit import containers, logs, process
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import commits, files, jobs, pipelines
 from pdk.local.pachyderm.service.model import clean_path
@@ -62,8 +61,8 @@ class Worker:
         home: the folder that holds a run folder for every job.
     """
 
-    def __init__(self, db: Database, blobs: BlobStore, home: Path, changes: Changes, around: Surroundings) -> None:
-        self.db, self.blobs, self.home, self.changes, self.around = db, blobs, home, changes, around
+    def __init__(self, db: Database, blobs: BlobStore, home: Path, around: Surroundings) -> None:
+        self.db, self.blobs, self.home, self.around = db, blobs, home, around
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def folder(self, job: jobs.Job) -> Path:
@@ -80,7 +79,7 @@ class Worker:
         for folder in self.home.glob("*/*/*"):  # a server that was killed may have left programs, of jobs that are closed too
             await self._end_leftovers(folder)
         try:
-            async for _ in self.changes.watch():
+            async for _ in self.db.changes.watch():
                 await self.step()
         finally:
             for task in self._running.values():
@@ -92,7 +91,6 @@ class Worker:
         ready, hopeless = jobs.next_step(self.db.reader)
         for job, reason in hopeless:
             await self.db.write(partial(jobs.end, job=job, state="JOB_UNRUNNABLE", reason=reason))
-            self.changes.notify()
         for job in ready:
             if job.pipeline.pk not in self._running:
                 task = asyncio.create_task(self._run(job), name=f"job {job}")
@@ -101,14 +99,13 @@ class Worker:
 
     def _done(self, pipeline: int, _task: asyncio.Task[None]) -> None:
         del self._running[pipeline]
-        self.changes.notify()
+        self.db.changes.notify()
 
     async def _run(self, job: jobs.Job) -> None:
         folder = self.folder(job)
         try:
             await self._end_leftovers(folder)
             found = await self.db.write(partial(jobs.begin, job=job))
-            self.changes.notify()
             if found is not None:
                 await self._carry_out(job, found, folder)
         finally:
@@ -311,7 +308,6 @@ class Worker:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             await self._end_leftovers(self.folder(job))
-        self.changes.notify()
 
     async def stop_job(self, job: jobs.Job, reason: str) -> None:
         """Kill a job: its programs are ended, its output commit is closed with `reason` as its error."""

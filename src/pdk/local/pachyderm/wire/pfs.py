@@ -8,10 +8,8 @@ import sqlite3
 import tarfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 from pdk.errors import NotFound, NotSupported, UserError
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import commits, files, repos
 from pdk.local.pachyderm.service.model import Commit, CommitRef, clean_path
@@ -26,8 +24,8 @@ STATES = ("COMMIT_STATE_UNKNOWN", "STARTED", "READY", "FINISHING", "FINISHED")
 class Pfs:
     """Projects, repos, branches, commits and files."""
 
-    def __init__(self, schema: Schema, db: Database, blobs: BlobStore, changes: Changes) -> None:
-        self.schema, self.db, self.blobs, self.changes = schema, db, blobs, changes
+    def __init__(self, schema: Schema, db: Database, blobs: BlobStore) -> None:
+        self.schema, self.db, self.blobs = schema, db, blobs
         self.convert = Converter(schema, db.reader)
         self._appending: dict[CommitRef, asyncio.Lock] = {}
 
@@ -36,17 +34,11 @@ class Pfs:
         """For reads inside the event loop."""
         return self.db.reader
 
-    async def write(self, work: Any) -> Any:
-        """A transaction, after which everybody who waits looks again."""
-        try:
-            return await self.db.write(work)
-        finally:
-            self.changes.notify()
-
     # projects
 
     async def CreateProject(self, request: Message) -> Message:
-        await self.write(partial(repos.create_project, name=request.project.name, description=request.description, update=request.update))
+        work = partial(repos.create_project, name=request.project.name, description=request.description, update=request.update)
+        await self.db.write(work)
         return self.schema["google.protobuf.Empty"]()
 
     async def InspectProject(self, request: Message) -> Message:
@@ -62,14 +54,14 @@ class Pfs:
             yield self.convert.project_info(row)
 
     async def DeleteProject(self, request: Message) -> Message:
-        await self.write(partial(repos.delete_project, name=request.project.name, force=request.force))
+        await self.db.write(partial(repos.delete_project, name=request.project.name, force=request.force))
         return self.schema["google.protobuf.Empty"]()
 
     # repos
 
     async def CreateRepo(self, request: Message) -> Message:
         ref = repo_ref(request.repo)
-        await self.write(partial(repos.create_repo, ref=ref, description=request.description, update=request.update))
+        await self.db.write(partial(repos.create_repo, ref=ref, description=request.description, update=request.update))
         return self.schema["google.protobuf.Empty"]()
 
     async def InspectRepo(self, request: Message) -> Message:
@@ -81,7 +73,7 @@ class Pfs:
             yield self.convert.repo_info(row)
 
     async def DeleteRepo(self, request: Message) -> Message:
-        deleted = await self.write(partial(repos.delete_repo, ref=repo_ref(request.repo)))
+        deleted = await self.db.write(partial(repos.delete_repo, ref=repo_ref(request.repo)))
         return self.schema["pfs_v2.DeleteRepoResponse"](deleted=deleted)
 
     # branches
@@ -89,7 +81,7 @@ class Pfs:
     async def CreateBranch(self, request: Message) -> Message:
         head = commit_ref(request.head) if request.HasField("head") else None
         sources = [branch_ref(source) for source in request.provenance]
-        await self.write(partial(commits.create_branch, ref=branch_ref(request.branch), head=head, sources=sources))
+        await self.db.write(partial(commits.create_branch, ref=branch_ref(request.branch), head=head, sources=sources))
         return self.schema["google.protobuf.Empty"]()
 
     async def InspectBranch(self, request: Message) -> Message:
@@ -101,7 +93,7 @@ class Pfs:
             yield self.convert.branch_info(branch)
 
     async def DeleteBranch(self, request: Message) -> Message:
-        await self.write(partial(repos.delete_branch, ref=branch_ref(request.branch), force=request.force))
+        await self.db.write(partial(repos.delete_branch, ref=branch_ref(request.branch), force=request.force))
         return self.schema["google.protobuf.Empty"]()
 
     # commits
@@ -111,7 +103,7 @@ class Pfs:
             raise UserError("branch must be specified")
         parent = commit_ref(request.parent) if request.HasField("parent") and (request.parent.id or request.parent.branch.name) else None
         work = partial(commits.start, ref=branch_ref(request.branch), parent=parent, description=request.description)
-        commit: Commit = await self.write(work)
+        commit: Commit = await self.db.write(work)
         answer = self.schema["pfs_v2.Commit"]()
         self.convert.commit(answer, commit.ref)
         return answer
@@ -125,7 +117,7 @@ class Pfs:
                 raise UserError("cannot finish a pipeline output or meta commit, use 'stop job' instead")
             commits.finish(db, commit, description=request.description, error=request.error)
 
-        await self.write(work)
+        await self.db.write(work)
         return self.schema["google.protobuf.Empty"]()
 
     def _reached(self, commit: Commit, state: int) -> bool:
@@ -138,7 +130,7 @@ class Pfs:
     async def wait_for(self, ref: CommitRef, state: int) -> Commit:
         """The commit once it has reached a state of `STATES`."""
         commit = commits.resolve(self.reader, ref)
-        async for _ in self.changes.watch():
+        async for _ in self.db.changes.watch():
             commit = commits.resolve(self.reader, CommitRef(commit.repo, commit.id))
             if self._reached(commit, state):
                 break
@@ -173,7 +165,7 @@ class Pfs:
 
     async def SubscribeCommit(self, request: Message) -> AsyncIterator[Message]:
         ref, seen = CommitRef(repo_ref(request.repo)), 0
-        async for _ in self.changes.watch():
+        async for _ in self.db.changes.watch():
             for commit in reversed(list(commits.listing(self.reader, ref))):
                 if commit.pk > seen and request.branch in ("", commit.branch):
                     yield self.convert.commit_info(await self.wait_for(commit.ref, request.state))
@@ -230,7 +222,7 @@ class Pfs:
                 incoming.insert(db)
                 files.modify(db, target, changes)
 
-            await self.write(work)
+            await self.db.write(work)
         return self.schema["google.protobuf.Empty"]()
 
     def _change(self, kind: str, request: Message) -> files.Change:

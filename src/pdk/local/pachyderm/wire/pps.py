@@ -17,7 +17,6 @@ from google.protobuf import json_format
 
 from pdk.errors import Conflict, NotFound, UserError
 from pdk.local.kit import logs
-from pdk.local.kit.changes import Changes
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import jobs, pipelines, repos
 from pdk.local.pachyderm.service.model import check_name
@@ -44,16 +43,9 @@ def secret_data(db: sqlite3.Connection, name: str) -> dict[str, str]:
 class Pps:
     """Pipelines, jobs, datums, logs and secrets."""
 
-    def __init__(self, schema: Schema, db: Database, changes: Changes, worker: Worker) -> None:
-        self.schema, self.db, self.changes, self.worker = schema, db, changes, worker
+    def __init__(self, schema: Schema, db: Database, worker: Worker) -> None:
+        self.schema, self.db, self.worker = schema, db, worker
         self.convert = Converter(schema, db.reader)
-
-    async def write(self, work: Any) -> Any:
-        """A transaction, after which everybody who waits looks again."""
-        try:
-            return await self.db.write(work)
-        finally:
-            self.changes.notify()
 
     def _empty(self) -> Message:
         return self.schema["google.protobuf.Empty"]()
@@ -96,7 +88,7 @@ class Pps:
             pipelines.create(db, raw, text, update=update, reprocess=reprocess or bool(killed))
             return killed
 
-        await self.worker.end(await self.write(work))
+        await self.worker.end(await self.db.write(work))
 
     async def _stop_jobs(self, pipeline: pipelines.Pipeline, reason: str, change: Callable[[sqlite3.Connection], None]) -> None:
         """Close a pipeline's open jobs and apply `change` in one step, then end what runs."""
@@ -106,7 +98,7 @@ class Pps:
             change(db)
             return killed
 
-        await self.worker.end(await self.write(work))
+        await self.worker.end(await self.db.write(work))
 
     def _pipeline(self, message: Message) -> pipelines.Pipeline:
         return pipelines.get(self.db.reader, message.project.name or repos.DEFAULT_PROJECT, message.name)
@@ -122,7 +114,7 @@ class Pps:
             yield self.convert.pipeline_info(pipeline, details=True)
 
     async def StartPipeline(self, request: Message) -> Message:
-        await self.write(partial(pipelines.start, pipeline=self._pipeline(request.pipeline)))
+        await self.db.write(partial(pipelines.start, pipeline=self._pipeline(request.pipeline)))
         return self._empty()
 
     async def StopPipeline(self, request: Message) -> Message:
@@ -149,7 +141,7 @@ class Pps:
         return jobs.get(self.db.reader, project, message.pipeline.name, message.id)
 
     async def _until_ended(self, job: jobs.Job) -> jobs.Job:
-        async for _ in self.changes.watch():
+        async for _ in self.db.changes.watch():
             job = jobs.get(self.db.reader, job.pipeline.project, job.pipeline.name, job.id)
             if job.finished is not None:
                 break
@@ -169,7 +161,7 @@ class Pps:
 
     async def SubscribeJob(self, request: Message) -> AsyncIterator[Message]:
         pipeline, seen = self._pipeline(request.pipeline), 0
-        async for _ in self.changes.watch():
+        async for _ in self.db.changes.watch():
             for job in reversed(jobs.listing(self.db.reader, pipeline=pipeline.pk)):
                 if job.pk > seen and (seen or job.finished is None):
                     yield self.convert.job_info(job, details=request.details)
@@ -200,7 +192,7 @@ class Pps:
         job = self._job(request.job)
         if job.finished is None:
             await self.worker.stop_job(job, "job deleted")
-        await self.write(partial(jobs.delete, job=jobs.by_pk(self.db.reader, job.pk)))
+        await self.db.write(partial(jobs.delete, job=jobs.by_pk(self.db.reader, job.pk)))
         return self._empty()
 
     # datums and logs
@@ -236,7 +228,7 @@ class Pps:
             return not follow or jobs.by_pk(self.db.reader, job.pk).finished is not None
 
         read: set[Path] = set()
-        async for _ in self.changes.watch(poll_s=logs.POLL_S):
+        async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
             over = ended()
             for name, path in self.worker.log_files(job, datum):
                 if path in read:
@@ -279,7 +271,7 @@ class Pps:
             row = (name, content.get("type") or "Opaque", json.dumps(data), time.time())
             db.execute("INSERT INTO secret VALUES (?, ?, ?, ?)", row)
 
-        await self.write(work)
+        await self.db.write(work)
         return self._empty()
 
     def _secret_info(self, row: sqlite3.Row) -> Message:
@@ -305,5 +297,5 @@ class Pps:
             if not db.execute("DELETE FROM secret WHERE name = ?", (request.secret.name,)).rowcount:
                 raise NotFound(f'secrets "{request.secret.name}" not found')
 
-        await self.write(work)
+        await self.db.write(work)
         return self._empty()
