@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdk.errors import PdkError, UserError
-from pdk.local.pachyderm.service.files import compile_glob
-from pdk.local.pachyderm.service.model import clean_path
+from pdk.local.pachyderm.service.globs import compile_glob, replace
+from pdk.local.pachyderm.service.model import check_path, clean_path
 
 
 @pytest.mark.parametrize(("given_", "cleaned"), [("a", "/a"), ("//a///b/", "/a/b"), ("/./a/.", "/a"), ("", "/"), ("/", "/")])
@@ -14,21 +14,21 @@ def test_clean_path(given_, cleaned):
     assert clean_path(given_) == cleaned
 
 
-@pytest.mark.parametrize("path", ["../a", "/a/../b", "a\0b", "a\\b", "a\nb", "x" * 300, "/".join(["ab"] * 2000)])
+@pytest.mark.parametrize("path", ["../a", "/a/../b", "a\0b", "a\\b", "a\nb", "", "é", "a*b", "x" * 300, "/".join(["ab"] * 2000)])
 def test_paths_that_are_refused(path):
     with pytest.raises(UserError):
-        clean_path(path)
+        check_path(path)
 
 
 @given(st.text())
 def test_a_cleaned_path_is_clean(text):
     try:
-        cleaned = clean_path(text)
+        cleaned = check_path(text)
     except PdkError:
         return
     assert cleaned.startswith("/")
     assert ".." not in cleaned.split("/")
-    assert clean_path(cleaned) == cleaned
+    assert clean_path(cleaned) == check_path(cleaned) == cleaned
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,11 @@ def test_a_cleaned_path_is_clean(text):
     [
         ("/*", "/a", True), ("/*", "/a/b", False), ("/**", "/a/b", True), ("/*.jpg", "/a.jpg", True), ("/a?", "/ab", True),
         ("/[ab]", "/b", True), ("/[!ab]", "/b", False), ("/{a,bc}/d", "/bc/d", True), ("/@(a|b)", "/b", True), ("/(*)-x", "/q-x", True),
-        ("/a.b", "/axb", False), ("/[a-c]", "/b", True), ("/[^a-c]", "/b", False), ("/[a&&b]", "/&", True),
+        ("/a.b", "/axb", False), ("/*(ab|c).x", "/abcab.x", True), ("/+(a).x", "/.x", False), ("/?(a)b", "/b", True),
+        ("/!(a|b).jpg", "/c.jpg", True),
+        ("/!(a|b).jpg", "/a.jpg", False), ("/!(a|b).jpg", "/ab.jpg", True), ("/[[:digit:]]", "/7", True),
+        (r"/\*", "/*", True), (r"/\*", "/a", False),
+        ("/[a-c]", "/b", True), ("/[^a-c]", "/b", False), ("/[a&&b]", "/&", True),
     ],
 )  # fmt: skip
 def test_globs(pattern, path, matches):
@@ -53,3 +57,14 @@ def test_any_pattern_compiles_or_is_refused(pattern):
         compile_glob(pattern)
     except UserError:
         return
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "template", "made"),
+    [
+        ("/(*)/(*).csv", "/2024/a.csv", "$2-${1}", "a-2024"), ("/@(a|b)*", "/bx", "$1", "b"), ("/*(ab)c", "/ababc", "$1", "abab"),
+        ("/(*)", "/a/", "$1$$$3", "a$"), ("/(*)", "/a", "x$y", "x$y"),
+    ],
+)  # fmt: skip
+def test_capture_groups_name_datums(pattern, path, template, made):
+    assert replace(pattern, path, template) == made

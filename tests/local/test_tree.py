@@ -47,11 +47,11 @@ class Histories(RuleBasedStateMachine):
 
     def _commit(self, parent, changes):
         if parent is None:
-            lineage, seq, files = self.db.execute("INSERT INTO lineage VALUES (NULL, NULL, NULL)").lastrowid, 1, {}
+            lineage, seq, files = self.db.execute("INSERT INTO lineage VALUES (NULL, NULL, NULL, NULL)").lastrowid, 1, {}
         else:
             lineage, seq, files = parent[0], parent[1] + 1, dict(parent[2])
             if self.newest[parent[0]] != parent[1]:
-                lineage = self.db.execute("INSERT INTO lineage VALUES (NULL, ?, ?)", parent[:2]).lastrowid
+                lineage = self.db.execute("INSERT INTO lineage VALUES (NULL, NULL, ?, ?)", parent[:2]).lastrowid
                 seq = 1
         self.newest[lineage] = seq
         writer = tree.Writer(self.db, lineage, seq)

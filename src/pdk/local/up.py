@@ -66,12 +66,6 @@ def is_free(bind: str, port: int) -> bool:
     return True
 
 
-def free_port(bind: str) -> int:
-    """Some port that nobody listens on."""
-    with web.listen(bind, 0) as sock:
-        return int(sock.getsockname()[1])
-
-
 def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) -> Ports:
     """The wanted ports, or free ones instead of those that are taken.
 
@@ -85,7 +79,7 @@ def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) 
             continue
         if entry.name in fixed:
             raise UserError(f"port {port} ({entry.name}) is taken by {holder(port)}; end that, or choose another one")
-        changes[entry.name] = free_port(bind)
+        changes[entry.name] = web.free_port(bind)
         say(f"port {port} ({entry.name}) is taken by {holder(port)}: using {changes[entry.name]} instead")
     return replace(wanted, **changes)
 

@@ -1,5 +1,7 @@
 """pachyderm_sdk, unchanged, against the local server."""
 
+import io
+
 import boto3
 import botocore
 import pytest
@@ -117,8 +119,46 @@ def test_the_s3_gateway_serves_commits(up, client, repo):
     for call, code in (
         (lambda: s3.get_object(Bucket=bucket, Key="nothing"), "NoSuchKey"),
         (lambda: s3.list_objects(Bucket="master.nothing.default"), "NoSuchBucket"),
-        (lambda: s3.put_object(Bucket=bucket, Key="x", Body=b""), "NotImplemented"),
+        (lambda: s3.put_object(Bucket=bucket, Key="x", Body=b""), "InternalError"),
     ):
         with pytest.raises(s3.exceptions.ClientError) as error:
             call()
         assert error.value.response["Error"]["Code"] == code
+
+
+def test_the_s3_gateway_takes_objects(up, client, repo):
+    config = Config(signature_version=botocore.UNSIGNED, s3={"addressing_style": "path"}, retries={"max_attempts": 0})
+    s3 = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{up.installation.ports.s3}", region_name="us-east-1", config=config)
+    bucket = f"master.{repo.name}.default"
+    s3.create_bucket(Bucket=bucket)
+    with pytest.raises(s3.exceptions.ClientError) as error:
+        s3.create_bucket(Bucket=bucket)
+    assert error.value.response["Error"]["Code"] == "BucketAlreadyOwnedByYou"
+    first = s3.put_object(Bucket=bucket, Key="a/b", Body=b"one")
+    s3.put_object(Bucket=bucket, Key="a/b", Body=b"two")
+    assert s3.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"two"
+    older = f"{first['VersionId']}.{repo.name}.default"
+    assert s3.get_object(Bucket=older, Key="a/b")["Body"].read() == b"one"
+    s3.copy_object(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "a/b"})
+    assert s3.head_object(Bucket=bucket, Key="c")["ETag"] == s3.head_object(Bucket=bucket, Key="a/b")["ETag"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="big")["UploadId"]
+    parts = [bytes([number]) * (5 << 20) for number in (1, 2)] + [b"end"]
+    tags = [
+        s3.upload_part(Bucket=bucket, Key="big", UploadId=upload, PartNumber=number, Body=body)["ETag"]
+        for number, body in enumerate(parts, 1)
+    ]
+    assert [part["Size"] for part in s3.list_parts(Bucket=bucket, Key="big", UploadId=upload)["Parts"]] == [5 << 20, 5 << 20, 3]
+    asked = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+    with pytest.raises(s3.exceptions.ClientError) as error:
+        s3.complete_multipart_upload(Bucket=bucket, Key="big", UploadId=upload, MultipartUpload={"Parts": asked[::-1]})
+    assert error.value.response["Error"]["Code"] == "InvalidPartOrder"
+    s3.complete_multipart_upload(Bucket=bucket, Key="big", UploadId=upload, MultipartUpload={"Parts": asked})
+    assert s3.get_object(Bucket=bucket, Key="big")["Body"].read() == b"".join(parts)
+    s3.upload_fileobj(io.BytesIO(b"stream"), bucket, "stream")
+    assert b"".join(client.pfs.pfs_file(file=pfs.File.from_uri(f"{repo.name}@master:/stream"))) == b"stream"
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "big"}, {"Key": "c"}]})
+    s3.delete_object(Bucket=bucket, Key="stream")
+    assert [entry["Key"] for entry in s3.list_objects(Bucket=bucket)["Contents"]] == ["a/b"]
+    with pytest.raises(s3.exceptions.ClientError) as error:
+        s3.delete_bucket(Bucket=bucket)
+    assert error.value.response["Error"]["Code"] == "BucketNotEmpty"

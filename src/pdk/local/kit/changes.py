@@ -17,6 +17,10 @@ class Changes:
         self._event.set()
         self._event = asyncio.Event()
 
+    def next(self) -> asyncio.Event:
+        """Set at the next change."""
+        return self._event
+
     async def watch(self, poll_s: float | None = None) -> AsyncIterator[None]:
         """Yield at once, then after every change (and every `poll_s` seconds); no change between two looks is missed."""
         while True:

@@ -15,8 +15,10 @@ made there, so the new root is an empty tmpfs into which every entry of the old 
 from __future__ import annotations
 
 import ctypes
+import grp
 import json
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -165,6 +167,23 @@ def finish_root() -> None:
     os.rmdir("/.old")
 
 
+def become(user: str) -> None:
+    """Be another user from here on; nothing happens where there is no such user, or where this one may not."""
+    name, _, group = user.partition(":")
+    if not name or os.getuid() != 0:
+        return
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        gid = (int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid) if group else entry.pw_gid
+    except KeyError:
+        return
+    if os.path.isdir("/pfs/out"):
+        os.chown("/pfs/out", entry.pw_uid, gid)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(entry.pw_uid)
+
+
 def run_program(spec: dict[str, object]) -> int:
     """As PID 1: start the program, reap everything, return the program's wait status."""
     child = os.fork()
@@ -177,6 +196,7 @@ def run_program(spec: dict[str, object]) -> int:
             if spec.get("stdin"):
                 os.dup2(os.open(str(spec["stdin"]), os.O_RDONLY), 0)
             os.chdir(str(spec["cwd"]))
+            become(str(spec.get("user") or ""))
             os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
         except OSError as error:
             print(f"cannot start {argv[0]!r} in {spec['cwd']}: {error.strerror}", file=sys.stderr, flush=True)

@@ -103,6 +103,12 @@ def healthz(checks: Mapping[str, Callable[[], str]]) -> Route:
     return Route("/healthz", answer)
 
 
+def free_port(bind: str) -> int:
+    """Some port that nobody listens on."""
+    with listen(bind, 0) as sock:
+        return int(sock.getsockname()[1])
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket; `port` 0 takes a free one.
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,16 @@ from pdk.local.kit import logs, main, web
 from pdk.local.kit.db import Database
 from pdk.local.kit.process import Bind
 from pdk.local.pachyderm.service import repos
-from pdk.local.pachyderm.service.worker import Surroundings, Worker
+from pdk.local.pachyderm.service.executor import Surroundings
+from pdk.local.pachyderm.service.model import CommitRef
+from pdk.local.pachyderm.service.worker import Worker
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.schema import MIGRATIONS
 from pdk.local.pachyderm.wire import rpc, s3, schema
 from pdk.local.pachyderm.wire.pfs import Pfs
-from pdk.local.pachyderm.wire.pps import Pps, secret_data
+from pdk.local.pachyderm.wire.pfs_files import Files
+from pdk.local.pachyderm.wire.pps import Pps
+from pdk.local.pachyderm.wire.pps_logs import Logs, Secrets, secret_data
 from pdk.settings import Installation, is_loopback
 
 PIPELINE_SECRET = "pipeline-secret"
@@ -57,6 +62,22 @@ def job_binds(installation: Installation) -> tuple[Bind, ...]:
     return Bind(installation.kubeconfig.parent, KUBE_FOLDER, read_only=True), *roots
 
 
+@contextlib.asynccontextmanager
+async def s3_buckets(db: Database, blobs: BlobStore, secret: str, names: Mapping[str, CommitRef]) -> AsyncIterator[Mapping[str, str]]:
+    """Serve commits as buckets on a port of their own; gives the variables that S3 clients read."""
+    gateway = s3.Gateway(db, blobs, secret, required=False, buckets=names)
+    door = web.Door("127.0.0.1", secret, form_types=True)
+    port = web.free_port("127.0.0.1")
+    async with main.running(web.serve(web.Guard(Starlette(routes=gateway.routes()), door, s3.refusal_body), "127.0.0.1", port)):
+        yield {
+            "S3_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "default",
+            "AWS_SECRET_ACCESS_KEY": "default",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
 async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     home, secret = installation.folder("pachyderm"), installation.secret()
@@ -70,20 +91,22 @@ async def serve(installation: Installation) -> None:
             installation.state,
             partial(secret_data, db.reader),
             logs.Redactor(secret),
+            partial(s3_buckets, db, blobs, secret),
         )
         worker = Worker(db, blobs, home / "jobs", around)
-        pfs, pps = Pfs(api, db, blobs), Pps(api, db, worker)
+        pfs, pps = Pfs(api, db, worker.end), Pps(api, db, worker)
         identity = main.identity(home)
         cluster = rpc.Cluster(api, identity, rpc.project_exists(db.reader))
-        services = {"pfs_v2.API": pfs, "pps_v2.API": pps} | dict.fromkeys(
-            ("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), cluster
-        )
+        services = {
+            "pfs_v2.API": (pfs, Files(api, db, blobs)),
+            "pps_v2.API": (pps, Logs(api, db, worker), Secrets(api, db)),
+        } | dict.fromkeys(("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), (cluster,))
         server = grpc.aio.server(options=rpc.OPTIONS)
         server.add_generic_rpc_handlers(rpc.generic_handlers(api, services, rpc.Calls(installation.bind, secret)))
         server.add_insecure_port(f"{installation.bind}:{installation.ports.pachyderm}")
         await server.start()
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
-        gateway = s3.Gateway(pfs, secret, required=not is_loopback(installation.bind))
+        gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
         routes = [web.healthz({"database": partial(main.database_works, db), "store": partial(main.writable, home)}), *gateway.routes()]
         app = web.Guard(Starlette(routes=routes), door, s3.refusal_body) if is_loopback(installation.bind) else Starlette(routes=routes)
         async with main.running(worker.run(), web.serve(app, installation.bind, installation.ports.s3)):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 
-from pdk.errors import Conflict, NotFound, NotSupported, UserError
-from pdk.local.pachyderm.service import repos
-from pdk.local.pachyderm.service.model import COMMIT_ID, USER, Branch, BranchRef, Commit, CommitRef
+from pdk.errors import NotFound, TemporaryError
+from pdk.local.pachyderm.service import repos, triggers
+from pdk.local.pachyderm.service.model import COMMIT_ID, FILE_SETS, USER, Branch, BranchRef, Commit, CommitRef, Refused, RepoRef
 from pdk.local.pachyderm.store import tree
 
 Connection = sqlite3.Connection
-ANCESTRY = re.compile(r"(?P<base>[^.^~]+)(?P<steps>(?:[\^~]\d*)*|\.\d+)")
+ANCESTRY = re.compile(r"(?:\.\d+)?(?:\^+|\^\d+|~+|~\d+)?")
+
+
+class NotFinished(TemporaryError):
+    """A commit is still open."""
 
 
 def new_id() -> str:
     """A commit ID that nobody has."""
     return uuid.uuid4().hex
+
+
+def find(db: Connection, pk: int) -> Commit | None:
+    """A commit by its key, if it is still there."""
+    row = db.execute("SELECT * FROM commits WHERE pk = ?", (pk,)).fetchone()
+    return _commit(db, row) if row else None
 
 
 def by_pk(db: Connection, pk: int) -> Commit:
@@ -34,39 +45,72 @@ def _commit(db: Connection, row: sqlite3.Row) -> Commit:
 
 
 def resolve(db: Connection, ref: CommitRef) -> Commit:
-    """The commit that a reference means: an ID, a branch (its head), either with ancestry (``^``, ``^3``, ``.1``).
+    """The commit that a reference means: an ID, a branch (its head), either with ancestry (``^``, ``^3``, ``.1``); or a file set.
 
     Raises:
-        NotFound: in the engine's words.
+        NotFound, Refused: in the engine's words.
     """
-    repo = repos.repo_pk(db, ref.repo)
-    spelled = ref.id or ref.branch
-    match = ANCESTRY.fullmatch(spelled)
-    if match is None:
-        raise UserError(f"commit {spelled!r} of repo {ref.repo} is neither an ID nor a branch; write ID, BRANCH, BRANCH^ or BRANCH.1")
-    base, steps = match["base"], match["steps"]
-    if COMMIT_ID.fullmatch(base):
-        row = db.execute("SELECT * FROM commits WHERE repo = ? AND id = ?", (repo, base)).fetchone() or _alias(db, repo, base)
-        if row is None:
-            raise NotFound(f"commit {ref.repo}@{base} not found")
-        commit = _commit(db, row)
-    else:
-        head = repos.branch(db, BranchRef(ref.repo, base)).head
-        if head is None:
-            raise NotFound(f'branch "{base}" of repo {ref.repo} has no commit yet')
-        commit = by_pk(db, head)
+    if ref.repo.name == FILE_SETS:
+        return file_set(db, ref.id)
+    spelled = ref.branch + ref.id if ref.id[:1] in ("", ".", "^", "~") else ref.id
+    if not spelled:
+        raise Refused("pick commit tx: cannot pick commit with no ID or branch")
+    base = re.split(r"[.^~]", spelled, maxsplit=1)[0]
+    steps = spelled[len(base) :]
+    if not ANCESTRY.fullmatch(steps):
+        raise Refused(f"pick commit tx: calculate offset {spelled}: count offset and clean: invalid ancestry format")
+    commit = _base(db, ref, base)
     if steps.startswith("."):
+        number = re.split(r"[\^~]", steps[1:], maxsplit=1)[0]
         line = list(ancestors(db, commit))
-        number = int(steps[1:])
-        if not 0 < number <= len(line):
-            raise NotFound(f"commit {ref} not found: the branch has {len(line)} commits")
-        return line[-number]
-    back = sum(int(step[1:] or 1) for step in re.findall(r"[\^~]\d*", steps))
-    for _ in range(back):
+        if not 0 < int(number) <= len(line):
+            raise Refused(
+                f"pick commit tx: picking commit: invalid offset from branch root for head commit: {commit.ref}, "
+                f"offset: {int(number) - 1}, maximum depth: {len(line)}"
+            )
+        commit, steps = line[-int(number)], steps[1 + len(number) :]
+    back = int(steps[1:]) if steps[1:].isdecimal() else len(steps)
+    for done in range(back):
         if commit.parent is None:
-            raise NotFound(f"commit {ref} not found: {commit.ref} has no parent")
+            raise Refused(
+                f"pick commit tx: picking commit: invalid offset for ancestor of commit: {commit.ref}, "
+                f"offset requested: {back}, offset traversable: {done}"
+            )
         commit = by_pk(db, commit.parent)
     return commit
+
+
+def _base(db: Connection, ref: CommitRef, base: str) -> Commit:
+    """The commit that an ID or a branch's name means, without ancestry."""
+    lost = f"pick commit tx: commit {ref.repo}@{ref.id} not found\n"
+    try:
+        repo = repos.repo_pk(db, ref.repo)
+    except NotFound as error:
+        raise NotFound(f"{lost}{error}") from None
+    if not COMMIT_ID.fullmatch(base):
+        branch = repos.find_branch(db, BranchRef(ref.repo, base))
+        if branch is None or branch.head is None:
+            raise NotFound(f'{lost}branch "{base}" not found in repo {ref.repo}')
+        return by_pk(db, branch.head)
+    row = db.execute("SELECT * FROM commits WHERE repo = ? AND id = ?", (repo, base)).fetchone() or _alias(db, repo, base)
+    if row is None:
+        raise NotFound(f"{lost}commit {ref.repo}@{base} not found")
+    return _commit(db, row)
+
+
+def file_set(db: Connection, id_: str) -> Commit:
+    """A file set as a finished commit of the repo ``__filesets__``.
+
+    Raises:
+        NotFound: it is unknown or has expired.
+    """
+    row = db.execute("SELECT * FROM file_set WHERE id = ? AND expires > ?", (id_.replace("-", ""), time.time())).fetchone()
+    if row is None:
+        raise NotFound(f"tracker does not contain item: (fileset/{id_}): the file set is unknown or has expired")
+    return Commit(
+        pk=0, repo=RepoRef("default", FILE_SETS), id=id_, branch="", parent=None, lineage=row["lineage"], seq=1, origin="USER",
+        description="FileSet - Virtual Commit", started=0.0, finishing=None, finished=0.0, error="", size=0, hash=None,
+    )  # fmt: skip
 
 
 def _alias(db: Connection, repo: int, id_: str) -> sqlite3.Row | None:
@@ -98,23 +142,59 @@ def _insert(db: Connection, branch: Branch, id_: str, parent: Commit | None, ori
     base = parent
     while base is not None and base.finished is None:  # an open parent may still change: its content is not built upon
         base = by_pk(db, base.parent) if base.parent is not None else None
-    fork = "INSERT INTO lineage (base, base_seq) VALUES (?, ?)"
-    if base is None:
-        lineage, seq = db.execute(fork, (None, None)).lastrowid, 1
-    elif db.execute("SELECT max(seq) FROM commits WHERE lineage = ?", (base.lineage,)).fetchone()[0] == base.seq:
+    repo = repos.repo_pk(db, branch.repo)
+    if base is not None and _top(db, base.lineage) == base.seq:
         lineage, seq = base.lineage, base.seq + 1
-    else:  # somebody else went on from the same commit
-        lineage, seq = db.execute(fork, (base.lineage, base.seq)).lastrowid, 1
+    else:  # the first one, or somebody else went on from the same commit
+        row = (repo, base.lineage, base.seq) if base else (repo, None, None)
+        lineage, seq = db.execute("INSERT INTO lineage (repo, base, base_seq) VALUES (?, ?, ?)", row).lastrowid or 0, 1
     pk = db.execute(
         "INSERT INTO commits (repo, id, branch, parent, lineage, seq, origin, description, started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            repos.repo_pk(db, branch.repo), id_, branch.name, parent.pk if parent else None,
-            lineage, seq, origin, description, time.time(),
-        ),
-    ).lastrowid  # fmt: skip
+        (repo, id_, branch.name, parent.pk if parent else None, lineage, seq, origin, description, time.time()),
+    ).lastrowid
     assert pk is not None
     db.execute("UPDATE branch SET head = ? WHERE pk = ?", (pk, branch.pk))
     return by_pk(db, pk)
+
+
+def _top(db: Connection, lineage: int) -> int:
+    """The highest number in a lineage that a commit has, or that another lineage is based on."""
+    own = db.execute("SELECT max(seq) FROM commits WHERE lineage = ?", (lineage,)).fetchone()[0]
+    based = db.execute("SELECT max(base_seq) FROM lineage WHERE base = ?", (lineage,)).fetchone()[0]
+    return max(own or 0, based or 0)
+
+
+def forget_tip(db: Connection, commit: Commit) -> None:
+    """After a commit's row is gone: undo what only it could see, if it was the newest of its lineage."""
+    if _top(db, commit.lineage) < commit.seq:
+        tree.undo(db, commit.lineage, commit.seq)
+
+
+def make_empty(db: Connection, branch: Branch, id_: str) -> Commit:
+    """A finished commit without files as the head of a branch that has none."""
+    return finish(db, _insert(db, branch, id_, None, "AUTO", ""))
+
+
+def add_finished(db: Connection, branch: Branch, id_: str) -> Commit:
+    """A finished commit without files on a branch of the server's own (a pipeline's spec), on top of its head."""
+    return finish(db, _insert(db, branch, id_, by_pk(db, branch.head) if branch.head is not None else None, "USER", ""))
+
+
+def check_structure(db: Connection, branch: Branch) -> None:
+    """Raise Refused where two branches of one repo would take part in one graph."""
+    seen: dict[int, Branch] = {}
+    pending = [branch]
+    while pending:
+        found = pending.pop()
+        if found.pk in seen:
+            continue
+        seen[found.pk] = found
+        pending += repos.upstream(db, found.pk) + repos.downstream(db, found.pk)
+    met: set[object] = set()
+    for found in seen.values():
+        if found.repo in met:
+            raise Refused(f'multiple branches from the same repo, "{found.repo}", cannot participate in a DAG')
+        met.add(found.repo)
 
 
 def start(db: Connection, ref: BranchRef, parent: CommitRef | None = None, description: str = "") -> Commit:
@@ -125,11 +205,11 @@ def start(db: Connection, ref: BranchRef, parent: CommitRef | None = None, descr
         Conflict: the branch's head is still open.
     """
     branch = repos.find_branch(db, ref) or repos.insert_branch(db, ref)
-    if repos.upstream(db, branch.pk):
-        raise UserError(f"cannot start a commit on an output branch: {ref} is computed by a pipeline")
     base = resolve(db, parent) if parent else by_pk(db, branch.head) if branch.head is not None else None
     if base and base.finished is None:
-        raise Conflict(f"parent commit {base.ref} has not been finished; finish it first (`pachctl finish commit {base.ref}`)")
+        raise Refused(f"create commit: parent commit {base.ref} has not been finished; finish it first, or write into it")
+    if repos.upstream(db, branch.pk):
+        raise Refused(f"cannot start a commit on an output branch: {ref}")
     commit = _insert(db, branch, new_id(), base, "USER", description)
     propagate(db, branch, commit.id)
     return commit
@@ -174,21 +254,40 @@ def reached_from(db: Connection, source: Branch) -> list[Branch]:
     return [repos.branch_by_pk(db, pk) for pk in reversed(order)]
 
 
-def finish(db: Connection, commit: Commit, *, description: str = "", error: str = "") -> Commit:
-    """Close a commit: from now on it never changes.
+def clear(db: Connection, commit: Commit) -> None:
+    """Take back what was written into an open commit.
 
     Raises:
-        Conflict: it is closed already.
+        Refused: it is finished.
     """
     if commit.finished is not None:
-        raise Conflict(f"commit {commit.ref} has already finished")
+        raise Refused("cannot clear finished commit")
+    tree.undo(db, commit.lineage, commit.seq)
+
+
+def finish(db: Connection, commit: Commit, *, description: str = "", error: str = "") -> Commit:
+    """Close a commit: from now on it never changes. Branches that wait for it move.
+
+    Raises:
+        Refused: it is closed already.
+    """
+    if commit.finished is not None:
+        raise Refused(f"commit {commit.ref} has already finished")
     whole = tree.root(db, view(db, commit))
     now = time.time()
     db.execute(
         "UPDATE commits SET finishing = ?, finished = ?, error = ?, size = ?, hash = ?, description = ? WHERE pk = ?",
         (now, now, error, whole.size, whole.hash, description or commit.description, commit.pk),
     )
-    return by_pk(db, commit.pk)
+    done = by_pk(db, commit.pk)
+    moved = triggers.due(db, done) if not error else []
+    for branch in moved:
+        db.execute("UPDATE branch SET head = ? WHERE pk = ?", (done.pk, branch.pk))
+    if moved:
+        id_ = new_id()
+        for branch in moved:
+            propagate(db, repos.branch_by_pk(db, branch.pk), id_)
+    return done
 
 
 def provenance(db: Connection, pk: int) -> list[Commit]:
@@ -209,30 +308,52 @@ def children(db: Connection, pk: int) -> list[Commit]:
 
 
 def in_set(db: Connection, id_: str) -> list[Commit]:
-    """All commits that share a global ID, causes before effects.
+    """All commits that share a global ID, causes before effects; empty where no commit has it."""
+    return [_commit(db, row) for row in db.execute("SELECT * FROM commits WHERE id = ? ORDER BY pk", (id_,)).fetchall()]
+
+
+def whole_set(db: Connection, id_: str) -> list[Commit]:
+    """What a global ID means in every repo: the commits that have it, and before them those of other IDs that they were computed from.
 
     Raises:
         NotFound: no commit has it.
     """
-    found = [_commit(db, row) for row in db.execute("SELECT * FROM commits WHERE id = ? ORDER BY pk", (id_,)).fetchall()]
+    found = {commit.pk: commit for commit in in_set(db, id_)}
     if not found:
         raise NotFound(f"no commits found for commitset {id_}")
-    return found
+    pending = list(found)
+    while pending:
+        for source in provenance(db, pending.pop()):
+            if source.pk not in found:
+                found[source.pk] = source
+                pending.append(source.pk)
+    return [found[pk] for pk in sorted(found)]
 
 
-def listing(db: Connection, branch_or_repo: CommitRef, *, number: int = 0, upto: CommitRef | None = None) -> Iterator[Commit]:
-    """Commits newest first: of a branch's line where `branch_or_repo` names one, else of the whole repo; until before `upto`."""
-    stop = resolve(db, upto).pk if upto else None
-    if branch_or_repo.id or branch_or_repo.branch:
-        found = ancestors(db, resolve(db, branch_or_repo))
+def newer(db: Connection, repo: int, after: int) -> list[Commit]:
+    """Commits of a repo (by key) that were made after the one with key `after`, oldest first."""
+    rows = db.execute("SELECT * FROM commits WHERE repo = ? AND pk > ? ORDER BY pk", (repo, after)).fetchall()
+    return [_commit(db, row) for row in rows]
+
+
+def listing(
+    db: Connection, of: CommitRef, *, upto: CommitRef | None = None, origin: str = "", reverse: bool = False, number: int = 0
+) -> Iterator[Commit]:
+    """Commits newest first: from where `of` names a commit along its parents until before `upto`, else of its whole repo.
+
+    Args:
+        origin: only those of this kind.
+        number: at most so many; 0 for all.
+    """
+    if of.id or of.branch:
+        stop = resolve(db, upto).pk if upto else None
+        found: Iterator[Commit] = itertools.takewhile(lambda commit: commit.pk != stop, ancestors(db, resolve(db, of)))
     else:
-        pk = repos.repo_pk(db, branch_or_repo.repo)
-        rows = db.execute("SELECT * FROM commits WHERE repo = ? ORDER BY pk DESC", (pk,)).fetchall()
-        found = (_commit(db, row) for row in rows)
-    for count, commit in enumerate(found):
-        if commit.pk == stop or (number and count == number):
-            return
-        yield commit
+        order = "ASC" if reverse else "DESC"
+        cursor = db.execute(f"SELECT * FROM commits WHERE repo = ? ORDER BY pk {order}", (repos.repo_pk(db, of.repo),))
+        found = (_commit(db, row) for row in cursor)
+    wanted = (commit for commit in found if origin in ("", commit.origin))
+    yield from itertools.islice(wanted, number or None)
 
 
 def sets(db: Connection, project: str = "") -> list[str]:
@@ -243,40 +364,3 @@ def sets(db: Connection, project: str = "") -> list[str]:
         (project, USER),
     ).fetchall()
     return [row[0] for row in rows]
-
-
-def create_branch(db: Connection, ref: BranchRef, head: CommitRef | None, sources: list[BranchRef]) -> Branch:
-    """Make a branch or point it elsewhere; what it is computed from and what is computed from it follows.
-
-    Raises:
-        UserError: a computed branch cannot be pointed by hand.
-    """
-    branch = repos.find_branch(db, ref) or repos.insert_branch(db, ref)
-    repo = ref.repo
-    if sources and not db.execute("SELECT 1 FROM pipeline WHERE project = ? AND name = ?", (repo.project, repo.name)).fetchone():
-        raise NotSupported(f"branch {ref}: provenance is set by pipelines; the local server fills no branch computed by hand")
-    if sources:
-        repos.set_provenance(db, branch, [_source(db, source) for source in sources])
-    if head and (head.id or head.branch):
-        if repos.upstream(db, branch.pk):
-            raise UserError(f"cannot move {ref}: it is computed by a pipeline; move the branch that it is computed from")
-        commit = resolve(db, head)
-        if commit.repo != ref.repo:
-            raise UserError(f"branch {ref} cannot point to a commit of another repo ({commit.ref})")
-        if commit.finished is None:
-            raise Conflict(f"branch {ref} cannot point to {commit.ref}, which is not finished")
-        moved = branch.head != commit.pk
-        db.execute("UPDATE branch SET head = ? WHERE pk = ?", (commit.pk, branch.pk))
-        branch = repos.branch(db, ref)
-        if moved:
-            propagate(db, branch, new_id())
-    return branch
-
-
-def _source(db: Connection, ref: BranchRef) -> Branch:
-    """A branch that something is to be computed from; made, with an empty commit, when missing."""
-    branch = repos.find_branch(db, ref) or repos.insert_branch(db, ref)
-    if branch.head is None:
-        finish(db, _insert(db, branch, new_id(), None, "AUTO", ""))
-        branch = repos.branch(db, ref)
-    return branch

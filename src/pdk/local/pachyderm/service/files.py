@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-from pdk.errors import Conflict, NotFound, TemporaryError, UserError
-from pdk.local.pachyderm.service import commits, repos
-from pdk.local.pachyderm.service.model import BranchRef, Commit, CommitRef, clean_path
+from pdk.errors import NotFound, TemporaryError
+from pdk.local.pachyderm.service import commits, globs, repos
+from pdk.local.pachyderm.service.model import COMMIT_ID, BranchRef, Commit, CommitRef, Refused, clean_path
 from pdk.local.pachyderm.store import tree
 
 Connection = sqlite3.Connection
@@ -18,53 +16,130 @@ Connection = sqlite3.Connection
 
 @dataclass(frozen=True)
 class Put:
-    """Set the file at `path` to a content of the store; `onto` is the content that it was made from, where it was appended to."""
+    """The file at `path` gets a content of the store, behind what it holds with `append`.
+
+    `onto` is set by `settle`: the content that was appended to, which must still be there when the change is made.
+    """
 
     path: str
     hash: bytes
     size: int
+    append: bool = False
     onto: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove the file or folder at `path`."""
+    """Remove the file at `path`, or with a slash at its end everything below."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Make `path` a copy of a file or folder of some commit."""
+    """Make `path` a copy of a file or folder of some commit, or append to it."""
 
     path: str
     source: CommitRef
     source_path: str
+    append: bool = False
 
 
 Change = Put | Delete | Copy
+Join = Callable[[bytes, int, bytes, int], tuple[bytes, int]]
+
+
+class Moved(TemporaryError):
+    """Somebody else changed a file while it was appended to."""
 
 
 def target(db: Connection, ref: CommitRef) -> Commit | None:
     """The open commit that changes to `ref` go into; None when a commit has to be made for them.
 
     Raises:
-        Conflict: `ref` names a finished commit.
+        Refused: `ref` names a finished commit.
+        NotFound: it names one that is not there.
     """
-    if ref.id:
+    if COMMIT_ID.fullmatch(ref.id):
         commit = commits.resolve(db, ref)
         if commit.finished is not None:
-            raise Conflict(f"commit {commit.ref} is finished: finished commits cannot be changed; write to a branch")
+            raise Refused(f"commit {commit.ref} has already finished")
         return commit
-    branch = repos.find_branch(db, BranchRef(ref.repo, ref.branch or "master"))
+    branch = repos.find_branch(db, BranchRef(ref.repo, ref.branch or ref.id))
     if branch is None or branch.head is None:
         return None
     head = commits.by_pk(db, branch.head)
     return None if head.finished is not None else head
 
 
-def modify(db: Connection, ref: CommitRef, changes: list[Change]) -> Commit:
-    """Apply `changes` in their order to an open commit, or to a commit made and finished for them.
+def settle(db: Connection, sight: tree.View, changes: Iterable[Change], join: Join) -> list[Change]:
+    """Work out what files hold after appending.
+
+    Args:
+        sight: what the commit holds now.
+        join: stores the content (hash, size) followed by another (hash, size); returns the hash and size of both together.
+    """
+    settled: list[Change] = []
+    known: dict[str, Put] = {}
+    cleared: set[str] = set()  # files and folders (with a slash) that were removed on the way
+
+    def present(path: str) -> tuple[bytes, int, bytes | None] | None:
+        if path in known:
+            return known[path].hash, known[path].size, known[path].onto
+        folder = tree.parent_of(path)
+        while folder:
+            if folder in cleared:
+                return None
+            folder = tree.parent_of(folder)
+        entry = tree.get(db, sight, path) if path not in cleared else None
+        return (entry.hash, entry.size, entry.hash) if entry else None
+
+    def add(change: Put) -> None:
+        before = present(change.path) if change.append else None
+        content, size, onto = change.hash, change.size, None
+        if before is not None:
+            content, size = join(before[0], before[1], change.hash, change.size)
+            onto = before[2]
+        done = Put(change.path, content, size, append=False, onto=onto)
+        known[change.path] = done
+        settled.append(done)
+
+    for change in changes:
+        if isinstance(change, Delete):
+            path = change.path if change.path == "/" else clean_path(change.path) + "/" * change.path.endswith("/")
+            cleared.add(path)
+            for name in [name for name in known if name == path or (path.endswith("/") and name.startswith(path))]:
+                del known[name]
+            settled.append(change)
+        elif isinstance(change, Put):
+            add(change)
+        else:
+            settled += _appended(db, change, add)
+    return settled
+
+
+def _appended(db: Connection, change: Copy, add: Callable[[Put], None]) -> list[Change]:
+    """A copy as changes; with `append` its files are added one by one."""
+    if not change.append:
+        return [change]
+    for path, entry in copied(db, change):
+        add(Put(path, entry.hash, entry.size, append=True))
+    return []
+
+
+def copied(db: Connection, change: Copy) -> Iterator[tuple[str, tree.Entry]]:
+    """The files that a copy brings, each with its new path."""
+    sight = commits.view(db, commits.resolve(db, change.source))
+    origin, path = clean_path(change.source_path), clean_path(change.path)
+    found = find(db, sight, origin)
+    if found is None or (found.kind == tree.FOLDER and not found.files):
+        return
+    for entry in list(tree.files_below(entries_at(db, sight, origin))):
+        yield (path.rstrip("/") + entry.path[len(origin.rstrip("/")) :]) or "/", entry
+
+
+def modify(db: Connection, ref: CommitRef, changes: Iterable[Change]) -> Commit:
+    """Apply settled `changes` in their order to an open commit, or to a commit made and finished for them.
 
     Args:
         ref: the open commit, or the branch (made when missing).
@@ -72,9 +147,9 @@ def modify(db: Connection, ref: CommitRef, changes: list[Change]) -> Commit:
     commit = target(db, ref)
     own = commit is None
     if commit is None:
-        commit = commits.start(db, BranchRef(ref.repo, ref.branch or "master"))
+        commit = commits.start(db, BranchRef(ref.repo, ref.branch or ref.id))
     elif commit.origin != "USER":
-        raise UserError(f"commit {commit.ref} is computed by a pipeline and cannot be written to")
+        raise Refused(f"commit {commit.ref} is computed by a pipeline and cannot be written to")
     writer = tree.Writer(db, commit.lineage, commit.seq)
     for change in changes:
         apply(db, writer, change)
@@ -83,22 +158,23 @@ def modify(db: Connection, ref: CommitRef, changes: list[Change]) -> Commit:
 
 
 def apply(db: Connection, writer: tree.Writer, change: Change) -> None:
-    """One change."""
-    path = clean_path(change.path)
+    """One settled change."""
     if isinstance(change, Delete):
-        if path != "/":
-            writer.delete(path)
-        writer.delete_tree(path.rstrip("/") + "/")
+        if change.path.endswith("/"):
+            writer.delete_tree(clean_path(change.path).rstrip("/") + "/")
+        else:
+            writer.delete(clean_path(change.path))
     elif isinstance(change, Put):
-        present = tree.get(db, writer.sight, path) if change.onto is not None else None
+        present = tree.get(db, writer.sight, change.path) if change.onto is not None else None
         if change.onto is not None and (present is None or present.hash != change.onto):
-            raise TemporaryError(f"{path} was changed by somebody else while it was appended to; nothing was written, try again")
-        put(db, writer, path, change.hash, change.size)
+            raise Moved(f"{change.path} was changed by somebody else while it was appended to; nothing was written, try again")
+        put(db, writer, change.path, change.hash, change.size)
     else:
-        source = commits.view(db, commits.resolve(db, change.source))
-        origin = clean_path(change.source_path)
-        for entry in tree.files_below(entries_at(db, source, origin)):
-            put(db, writer, (path.rstrip("/") + entry.path[len(origin.rstrip("/")) :]) or "/", entry.hash, entry.size)
+        brought = list(copied(db, change))
+        writer.delete(clean_path(change.path))
+        writer.delete_tree(clean_path(change.path).rstrip("/") + "/")
+        for path, entry in brought:
+            put(db, writer, path, entry.hash, entry.size)
 
 
 def put(db: Connection, writer: tree.Writer, path: str, content: bytes, size: int) -> None:
@@ -108,13 +184,13 @@ def put(db: Connection, writer: tree.Writer, path: str, content: bytes, size: in
         Conflict: the path is a folder, or passes through a file.
     """
     if path == "/":
-        raise UserError("a file needs a name: '/' is the repo's root; write REPO@BRANCH:/NAME")
+        raise Refused("a file needs a name: '/' is the repo's root; write REPO@BRANCH:/NAME")
     if writer.holds(path + "/"):
-        raise Conflict(f"file / directory path collision ({path}): there is a folder of that name; delete it first")
+        raise Refused(f"file / directory path collision ({path}): there is a folder of that name; delete it first")
     folder = tree.parent_of(path)
     while folder not in ("", "/") and not writer.holds(folder):
         if tree.get(db, writer.sight, folder.rstrip("/")):
-            raise Conflict(f"file / directory path collision ({folder.rstrip('/')}): there is a file of that name; delete it first")
+            raise Refused(f"file / directory path collision ({folder.rstrip('/')}): there is a file of that name; delete it first")
         folder = tree.parent_of(folder)
     writer.put(path, content, size)
 
@@ -138,99 +214,35 @@ def find(db: Connection, sight: tree.View, path: str) -> tree.Entry | None:
     return tree.get(db, sight, path) or tree.get(db, sight, path + "/")
 
 
-def inspect(db: Connection, commit: Commit, path: str) -> tree.Entry:
-    """What is at `path` of a commit.
+def inspect(db: Connection, commit: Commit, path: str, *, empty: bool = False) -> tree.Entry:
+    """What is at `path` of a commit; the root of one that holds nothing only with `empty`.
 
     Raises:
         NotFound: in the engine's words.
     """
     entry = find(db, commits.view(db, commit), clean_path(path))
-    if entry is None:
-        raise NotFound(f"file {clean_path(path)} not found in repo {commit.repo} at commit {commit.id}")
+    if entry is None or not (entry.files or empty):
+        raise NotFound(f"file {path} not found in repo {commit.repo} at commit {commit.id}")
     return entry
 
 
 def listing(db: Connection, commit: Commit, path: str) -> Iterator[tree.Entry]:
-    """The entries of a folder, or the file itself; a path with wildcards lists what it matches."""
-    if is_pattern(path):
-        for entry in glob(db, commits.view(db, commit), path):
-            yield from tree.children(db, commits.view(db, commit), entry.path) if entry.kind == tree.FOLDER else [entry]
-        return
+    """The entries of a folder, or the file itself."""
     entry = inspect(db, commit, path)
     yield from tree.children(db, commits.view(db, commit), entry.path) if entry.kind == tree.FOLDER else [entry]
 
 
-def is_pattern(path: str) -> bool:
-    """Whether a path holds wildcards."""
-    return any(character in path for character in "*?[]{}!()@+^")
-
-
-def _character_class(pattern: str, inside: str) -> str:
-    """The regular expression for what stands between ``[`` and ``]``."""
-    negated = "^" if inside[:1] in ("!", "^") else ""
-    members = inside[len(negated) :]
-    ranges = re.sub(r"(.)-(.)|.", lambda m: f"{re.escape(m[1])}-{re.escape(m[2])}" if m[1] else re.escape(m[0]), members)
-    try:
-        re.compile(f"[{ranges}]")
-    except re.error:
-        raise UserError(f"glob pattern {pattern!r} is malformed: '[{inside}' is no list of characters that ']' ends") from None
-    return f"[{negated}{ranges}]"
-
-
-@lru_cache(maxsize=1024)
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """A regular expression for the engine's globs.
-
-    ``*`` and ``?`` match within a name, ``**`` across folders; ``[ab]``, ``{a,b}``, ``@(a|b)``; groups for ``(…)``.
-
-    Raises:
-        UserError: brackets that do not close.
-    """
-    out, depth, index = [], 0, 0
-    while index < len(pattern):
-        character = pattern[index]
-        if pattern.startswith("**", index):
-            out.append(".*")
-            index += 1
-        elif character == "*":
-            out.append("[^/]*")
-        elif character == "?":
-            out.append("[^/]")
-        elif character == "[":
-            end = pattern.find("]", index + 1)
-            out.append(_character_class(pattern, pattern[index + 1 : end] if end > 0 else ""))
-            index = end
-        elif character in "@+" and pattern.startswith("(", index + 1):
-            pass  # the group that follows says it all, but for '+', which repeats it
-        elif character in "({":
-            out.append("(" if character == "(" else "(?:")
-            depth += 1
-        elif character in ")}" and depth:
-            out.append(")")
-            depth -= 1
-        elif character in "|," and depth:
-            out.append("|")
-        else:
-            out.append(re.escape(character))
-        index += 1
-    if depth:
-        raise UserError(f"glob pattern {pattern!r} is malformed: a bracket does not close")
-    return re.compile("".join(out), re.DOTALL)
-
-
 def glob(db: Connection, sight: tree.View, pattern: str) -> Iterator[tree.Entry]:
     """Files and folders whose path matches; the pattern '/' is the root."""
-    pattern = "/" + pattern.strip("/")
+    pattern = globs.clean(pattern)
     if pattern == "/":
         whole = tree.root(db, sight)
         if whole.files:
             yield whole
         return
-    expression = compile_glob(pattern)
-    prefix = re.split(r"[*?\[\]{}!()@+^]", pattern, maxsplit=1)[0]
-    start = prefix[: prefix.rfind("/") + 1]
-    deep = "**" in pattern or "(" in pattern or "{" in pattern
-    for entry in _candidates(db, sight, start, pattern.count("/", len(start)) if not deep else None):
+    expression, start = globs.compile_glob(pattern), globs.literal_folder(pattern)
+    depth = None if globs.crosses_folders(pattern) else pattern.count("/", len(start))
+    for entry in _candidates(db, sight, start, depth):
         if entry.path != "/" and expression.fullmatch(entry.path.rstrip("/")):
             yield entry
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pdk.errors import UserError
 
 NAME = re.compile(r"[a-zA-Z0-9_-]+")
-PROJECT = re.compile(r"[a-zA-Z0-9-][a-zA-Z0-9_-]*")
 COMMIT_ID = re.compile(r"[0-9a-f]{32}")
-PROJECT_LIMIT, NAME_LIMIT = 51, 63  # characters, as the engine limits them
-PATH_LIMIT = 4096  # bytes
+PROJECT_LIMIT = PIPELINE_LIMIT = 51  # characters, as the engine limits them
+PATH_LIMIT, PART_LIMIT = 4096, 255  # bytes, as file systems limit them
+WILDCARDS = "*?[]{}!()@+^"
 
 USER, SPEC, META = "user", "spec", "meta"
+FILE_SETS = "__filesets__"  # the repo whose commits are file sets
 TERMINAL = frozenset({"JOB_SUCCESS", "JOB_FAILURE", "JOB_KILLED", "JOB_UNRUNNABLE"})
 
 
@@ -87,6 +90,7 @@ class Branch:
     name: str
     head: int | None
     created: float
+    trigger: Mapping[str, Any] | None = None
 
     @property
     def ref(self) -> BranchRef:
@@ -94,41 +98,50 @@ class Branch:
         return BranchRef(self.repo, self.name)
 
 
+class Refused(UserError):
+    """A call that the engine refuses without a gRPC code of its own: clients of the engine see code UNKNOWN."""
+
+
 def check_project_name(name: str) -> None:
-    """Raise UserError for a name that no project may have."""
-    if not PROJECT.fullmatch(name):
-        raise UserError(
-            f"project name {name!r} invalid: only alphanumeric characters, underscores, and dashes are allowed; "
-            "the first character must not be an underscore"
-        )
+    """Raise Refused for a name that no project may have."""
     if len(name) > PROJECT_LIMIT:
-        raise UserError(f"project name {name!r} is {len(name) - PROJECT_LIMIT} characters longer than the {PROJECT_LIMIT} max")
+        over = len(name) - PROJECT_LIMIT
+        raise Refused(f'invalid project name: project name "{name}" is {over} characters longer than the {PROJECT_LIMIT} max')
+    check_name("invalid project name: ", name)
+    if not name[0].isalnum():
+        raise Refused("invalid project name: project names must start with an alphanumeric character")
 
 
-def check_name(kind: str, name: str) -> None:
-    """Raise UserError for a name that no repo, branch or pipeline may have."""
+def check_name(what: str, name: str) -> None:
+    """Raise Refused for a name that nothing may have; `what` stands before the engine's words."""
     if not NAME.fullmatch(name):
-        raise UserError(f"{kind} name {name!r} invalid: only alphanumeric characters, underscores, and dashes are allowed")
-    if len(name) > NAME_LIMIT:
-        raise UserError(f"{kind} name {name!r} is {len(name) - NAME_LIMIT} characters longer than the {NAME_LIMIT} max")
+        raise Refused(f"{what}name ({name}) invalid: only alphanumeric characters, underscores, and dashes are allowed")
 
 
 def clean_path(path: str) -> str:
-    """The canonical form of a file's path ('/a/b'); folders lose their trailing slash.
+    """The canonical form of a path ('/a/b'), as it is looked up."""
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def check_path(path: str) -> str:
+    """The canonical form of a path that is written to.
+
+    The engine takes printable ASCII without wildcards; so do we, so that what is written here can be written there.
 
     Raises:
-        UserError: the path leaves the repo, or holds what no file system takes.
+        Refused: it is no file's name, in the engine's words.
     """
-    if "\0" in path or "\\" in path or any(ord(character) < 32 for character in path):
-        raise UserError(f"path {path!r} holds a control character or backslash, so it cannot be a file's name; rename the file")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise UserError(f"path {path!r} holds '..'; paths are given from the repo's root")
-    cleaned = "/" + "/".join(parts)
-    try:
-        cleaned.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"path {path!r} is not UTF-8; rename the file") from None
-    if len(cleaned.encode()) > PATH_LIMIT or any(len(part.encode()) > 255 for part in parts):
-        raise UserError(f"path {path[:60]!r}… is longer than {PATH_LIMIT} bytes, or a part of it than 255")
+    if not path.isascii() or not path.isprintable() or not path:
+        raise Refused(f"path ({path}) invalid: only printable ASCII characters allowed; rename the file")
+    wildcard = next((character for character in path if character in WILDCARDS), None)
+    if wildcard:
+        raise Refused(f"path ({path}) invalid: globbing character ({wildcard}) not allowed in path; rename the file")
+    parts = path.strip("/").split("/")
+    if "." in parts or ".." in parts:
+        raise Refused(f"path ({path}) invalid: relative file paths are not allowed; paths are given from the repo's root")
+    if "\\" in path:
+        raise Refused(f"path ({path}) invalid: a backslash cannot be part of a file's name on every system; rename the file")
+    cleaned = clean_path(path)
+    if len(cleaned) > PATH_LIMIT or any(len(part) > PART_LIMIT for part in parts):
+        raise Refused(f"path ({path[:60]}…) invalid: it is longer than {PATH_LIMIT} bytes, or a part of it than {PART_LIMIT}")
     return cleaned

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.pachyderm.service.model import COMMIT_ID, USER, Branch, BranchRef, RepoRef, check_name, check_project_name
+from pdk.local.pachyderm.service.model import COMMIT_ID, USER, Branch, BranchRef, Refused, RepoRef, check_name, check_project_name
 
 Connection = sqlite3.Connection
 DEFAULT_PROJECT = "default"
+
+
+class StillInUse(Refused):
+    """What is to be deleted holds something."""
+
+
+class Circle(Refused):
+    """Branches cannot be computed from each other."""
 
 
 def create_project(db: Connection, name: str, description: str, *, update: bool) -> None:
@@ -18,7 +27,7 @@ def create_project(db: Connection, name: str, description: str, *, update: bool)
     check_project_name(name)
     exists = db.execute("SELECT 1 FROM project WHERE name = ?", (name,)).fetchone()
     if exists and not update:
-        raise Conflict(f'project "{name}" already exists')
+        raise Conflict(f'project "{name}" already exists\nproject {name} already exists')
     if exists:
         db.execute("UPDATE project SET description = ? WHERE name = ?", (description, name))
     else:
@@ -34,14 +43,19 @@ def project(db: Connection, name: str) -> sqlite3.Row:
 
 
 def delete_project(db: Connection, name: str, *, force: bool) -> None:
-    """Remove an empty project; with `force` its repos go too."""
+    """Remove an empty project; with `force` its repos go too, but never its pipelines.
+
+    Raises:
+        StillInUse: it is not empty.
+    """
     project(db, name)
     if db.execute("SELECT 1 FROM pipeline WHERE project = ?", (name,)).fetchone():
-        raise Conflict(f"project {name!r} still has pipelines, so it cannot be deleted; delete them first")
-    for row in db.execute("SELECT name, type FROM repo WHERE project = ?", (name,)).fetchall():
-        if not force:
-            raise Conflict(f"project {name!r} still has repos, so it cannot be deleted; delete them first, or use --force")
-        delete_repo(db, RepoRef(name, *row))
+        raise StillInUse(f"cannot delete project {name}: it still has pipelines; delete them first")
+    held = [RepoRef(name, *row) for row in db.execute("SELECT name, type FROM repo WHERE project = ? ORDER BY name", (name,))]
+    if held and not force:
+        raise StillInUse(f"cannot delete project {name}: " + "\n".join(f"repo {ref} still exists" for ref in held))
+    for ref in held:
+        delete_repo(db, ref, force=True)
     db.execute("DELETE FROM project WHERE name = ?", (name,))
 
 
@@ -64,7 +78,7 @@ def repo_by_pk(db: Connection, pk: int) -> RepoRef:
 
 def create_repo(db: Connection, ref: RepoRef, description: str = "", *, update: bool = False) -> None:
     """Make a repo, or with `update` change its description."""
-    check_name("repo", ref.name)
+    check_name("", ref.name)
     project(db, ref.project)
     try:
         pk = repo_pk(db, ref)
@@ -80,43 +94,50 @@ def create_repo(db: Connection, ref: RepoRef, description: str = "", *, update: 
 
 
 def list_repos(db: Connection, projects: Iterable[str], type_: str) -> list[sqlite3.Row]:
-    """Repos of the given projects (of all where none is given), newest first."""
+    """Repos of the given projects (of all where none is given), by name."""
     wanted = set(projects)
-    sql = "SELECT * FROM repo WHERE (?1 = '' OR type = ?1) ORDER BY created DESC, pk DESC"
+    sql = "SELECT * FROM repo WHERE (?1 = '' OR type = ?1) ORDER BY project, name, type"
     return [row for row in db.execute(sql, (type_,)) if not wanted or row["project"] in wanted]
 
 
-def delete_repo(db: Connection, ref: RepoRef) -> bool:
+def delete_repo(db: Connection, ref: RepoRef, *, force: bool = False) -> bool:
     """Remove a repo with its branches and commits; False where there was none.
 
     Raises:
-        Conflict: another branch is computed from this repo.
+        Refused: it is a pipeline's, or (without `force`) another branch is computed from it.
     """
     try:
         pk = repo_pk(db, ref)
     except NotFound:
         return False
-    downstream = db.execute(
-        "SELECT r.project, r.name FROM branch_provenance p JOIN branch u ON p.upstream = u.pk JOIN branch b ON p.branch = b.pk "
-        "JOIN repo r ON b.repo = r.pk WHERE u.repo = ? AND b.repo != ?",
-        (pk, pk),
-    ).fetchone()
-    if downstream:
-        raise Conflict(f"repo {ref} cannot be deleted: {downstream[0]}/{downstream[1]} is computed from it; delete that pipeline first")
     if ref.type == USER and db.execute("SELECT 1 FROM pipeline WHERE project = ? AND name = ?", (ref.project, ref.name)).fetchone():
-        raise Conflict(f"repo {ref} is the output of a pipeline; delete the pipeline instead")
+        raise Refused(
+            f'delete repo: error checking whether repo "{ref}" can be deleted: '
+            "cannot delete a repo associated with a pipeline - delete the pipeline instead"
+        )
+    for found in list_branches(db, ref):
+        below = [str(other.ref) for other in downstream(db, found.pk) if other.repo != ref]
+        if below and not force:
+            raise Refused(
+                f'delete repo: delete branch {found.ref}: branch "{found.ref}" cannot be deleted because '
+                f"it's in the direct provenance of [{' '.join(below)}]"
+            )
+        db.execute("DELETE FROM branch_provenance WHERE upstream = ?", (found.pk,))
     db.execute("DELETE FROM commit_provenance WHERE commit_pk IN (SELECT pk FROM commits WHERE repo = ?)", (pk,))
     db.execute("DELETE FROM commit_provenance WHERE upstream IN (SELECT pk FROM commits WHERE repo = ?)", (pk,))
     db.execute("DELETE FROM branch_provenance WHERE branch IN (SELECT pk FROM branch WHERE repo = ?)", (pk,))
     db.execute("UPDATE branch SET head = NULL WHERE repo = ?", (pk,))
     db.execute("UPDATE commits SET parent = NULL WHERE repo = ?", (pk,))
-    db.execute("DELETE FROM file WHERE lineage IN (SELECT lineage FROM commits WHERE repo = ?)", (pk,))
+    db.execute("DELETE FROM file WHERE lineage IN (SELECT pk FROM lineage WHERE repo = ?)", (pk,))
+    db.execute("UPDATE lineage SET base = NULL WHERE repo = ?", (pk,))
     db.execute("DELETE FROM repo WHERE pk = ?", (pk,))
     return True
 
 
 def _branch(db: Connection, row: sqlite3.Row) -> Branch:
-    return Branch(row["pk"], repo_by_pk(db, row["repo"]), row["name"], row["head"], row["created"])
+    return Branch(
+        row["pk"], repo_by_pk(db, row["repo"]), row["name"], row["head"], row["created"], json.loads(row["trigger_spec"] or "null")
+    )
 
 
 def find_branch(db: Connection, ref: BranchRef) -> Branch | None:
@@ -150,9 +171,9 @@ def list_branches(db: Connection, ref: RepoRef) -> list[Branch]:
 
 def insert_branch(db: Connection, ref: BranchRef) -> Branch:
     """A new branch without a head."""
-    check_name("branch", ref.name)
+    check_name("", ref.name)
     if COMMIT_ID.fullmatch(ref.name):
-        raise Conflict(f"branch name {ref.name!r} looks like a commit ID; choose another one")
+        raise Refused("branch name cannot be a UUID V4")
     db.execute("INSERT INTO branch (repo, name, created) VALUES (?, ?, ?)", (repo_pk(db, ref.repo), ref.name, time.time()))
     return branch(db, ref)
 
@@ -161,6 +182,18 @@ def upstream(db: Connection, pk: int) -> list[Branch]:
     """The branches that branch `pk` is directly computed from."""
     rows = db.execute("SELECT upstream FROM branch_provenance WHERE branch = ? ORDER BY upstream", (pk,)).fetchall()
     return [branch_by_pk(db, row[0]) for row in rows]
+
+
+def all_upstream(db: Connection, pk: int) -> list[Branch]:
+    """Every branch that branch `pk` is computed from, directly or not, nearest first."""
+    found: dict[int, Branch] = {}
+    pending = [pk]
+    while pending:
+        for source in upstream(db, pending.pop(0)):
+            if source.pk not in found:
+                found[source.pk] = source
+                pending.append(source.pk)
+    return list(found.values())
 
 
 def downstream(db: Connection, pk: int) -> list[Branch]:
@@ -173,7 +206,7 @@ def set_provenance(db: Connection, target: Branch, sources: Iterable[Branch]) ->
     """Make `target` computed from `sources`.
 
     Raises:
-        Conflict: that would close a circle.
+        Circle: neither could ever be computed.
     """
     db.execute("DELETE FROM branch_provenance WHERE branch = ?", (target.pk,))
     for source in sources:
@@ -181,7 +214,9 @@ def set_provenance(db: Connection, target: Branch, sources: Iterable[Branch]) ->
         while open_:
             pk = open_.pop()
             if pk == target.pk:
-                raise Conflict(f"{target.ref} cannot be computed from {source.ref}: {source.ref} is itself computed from it (a circle)")
+                raise Circle(
+                    f"cycle detected because {source.ref} is already in the subvenance of {target.ref}: neither could ever be computed"
+                )
             if pk not in seen:
                 seen.add(pk)
                 open_ += [found.pk for found in upstream(db, pk)]
@@ -192,11 +227,16 @@ def delete_branch(db: Connection, ref: BranchRef, *, force: bool) -> None:
     """Remove a branch; its commits stay.
 
     Raises:
-        Conflict: other branches are computed from it.
+        Refused: other branches are computed from it, or follow it.
     """
     found = branch(db, ref)
-    below = downstream(db, found.pk)
-    if below and not force:
-        raise Conflict(f"branch {ref} cannot be deleted: {below[0].ref} is computed from it; delete that first, or use --force")
+    siblings = list_branches(db, ref.repo)
+    if not force:
+        for others, why in (
+            ([str(other.ref) for other in downstream(db, found.pk)], "it's in the direct provenance of"),
+            ([str(o.ref) for o in siblings if o.trigger and o.trigger["branch"] == ref.name], "it is triggered by branches"),
+        ):
+            if others:
+                raise Refused(f'branch "{ref}" cannot be deleted because {why} [{" ".join(others)}]')
     db.execute("DELETE FROM branch_provenance WHERE upstream = ?1 OR branch = ?1", (found.pk,))
     db.execute("DELETE FROM branch WHERE pk = ?", (found.pk,))

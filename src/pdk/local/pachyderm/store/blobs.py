@@ -8,22 +8,26 @@ A pack is a sequence of records: 32 bytes of hash, 8 bytes of size (big-endian),
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from pdk.errors import EngineError
+from pdk.local.pachyderm.store import tree
 
 LARGE = 1 << 20  # bytes from which content gets a file of its own
 PACK_LIMIT = 256 << 20  # bytes after which a new pack is begun
 READ = 1 << 20
-EMPTY = hashlib.blake2b(b"", digest_size=32).digest()
+HEADER = 40  # bytes before each content of a pack
+EMPTY = tree.EMPTY
 
 
 def digest(content: bytes) -> bytes:
@@ -60,6 +64,7 @@ class BlobStore:
         for leftover in self.incoming.iterdir():
             leftover.unlink()
         self._lock = threading.Lock()
+        self.pins: Counter[bytes] = Counter()  # contents that somebody is about to refer to: not to be collected
         self._number = max((int(path.stem) for path in self.packs.glob("*.pack")), default=1)
         self._pack = self._open_pack()
 
@@ -86,7 +91,7 @@ class BlobStore:
             if written != len(record):  # disk nearly full: what was written is garbage that nothing refers to
                 self._end += written
                 raise EngineError(f"the store's disk is full: {written} of {len(record)} bytes were written to {self.packs}")
-            blob = Blob(name, len(content), self._number, self._end + 40)
+            blob = Blob(name, len(content), self._number, self._end + HEADER)
             self._end += written
             return blob
 
@@ -104,6 +109,77 @@ class BlobStore:
         """A descriptor (the caller closes it) and the position of the content in it."""
         path = self.large_path(blob.hash) if blob.pack == 0 else self.packs / f"{blob.pack}.pack"
         return os.open(path, os.O_RDONLY), blob.offset
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """For many contents one after the other: packs stay open."""
+        reading = Reading(self)
+        try:
+            yield reading
+        finally:
+            reading.close()
+
+    def header(self, blob: Blob) -> bytes:
+        """What stands before a content in its pack: its hash and size."""
+        descriptor, position = self.open(blob)
+        try:
+            return os.pread(descriptor, HEADER, position - HEADER)
+        finally:
+            os.close(descriptor)
+
+    def is_there(self, blob: Blob) -> bool:
+        """Whether as many bytes as the content has are on disk."""
+        descriptor, position = self.open(blob)
+        try:
+            return os.fstat(descriptor).st_size >= position + blob.size
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator[Collection[bytes]]:
+        """What must not be collected; nothing is pinned or let go while this is entered."""
+        with self._lock:
+            yield self.pins.keys()
+
+    def closed_packs(self) -> list[int]:
+        """Numbers of the packs that nothing is added to any more."""
+        return sorted(number for path in self.packs.glob("*.pack") if (number := int(path.stem)) != self._number)
+
+    def pack_size(self, number: int) -> int:
+        """Bytes of a pack."""
+        return (self.packs / f"{number}.pack").stat().st_size
+
+    def copy_to_open_pack(self, blobs: Iterable[Blob]) -> list[Blob]:
+        """Copy contents to the end of the open pack, durably; says where they lie there."""
+        moved = [self.append(blob.hash, b"".join(self.read(blob))) for blob in blobs]
+        self.sync()
+        return moved
+
+    def remove_pack(self, number: int) -> None:
+        """Remove a pack that nothing refers to. Who has it open reads on."""
+        (self.packs / f"{number}.pack").unlink()
+        sync_folder(self.packs)
+
+    def remove_strays(self, known: Collection[bytes]) -> None:
+        """Remove large files that are neither on record nor about to be."""
+        for path in self.large.glob("*/*"):
+            name = bytes.fromhex(path.name)
+            with self._lock:
+                if name not in known and name not in self.pins:
+                    path.unlink()
+
+    def pin(self, name: bytes) -> None:
+        """Keep a content from being collected, until `unpin`."""
+        with self._lock:
+            self.pins[name] += 1
+
+    def unpin(self, names: Iterable[bytes]) -> None:
+        """Let go of contents."""
+        with self._lock:
+            for name in names:
+                self.pins[name] -= 1
+                if not self.pins[name]:
+                    del self.pins[name]
 
     def read(self, blob: Blob, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The content from `start`, in parts of at most 1 MB."""
@@ -123,12 +199,48 @@ class BlobStore:
             os.close(descriptor)
 
 
+class Reading:
+    """Reads many contents; keeps the packs open."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store = store
+        self._packs: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Close the packs."""
+        for descriptor in self._packs.values():
+            os.close(descriptor)
+
+    def write_to(self, blob: Blob | None, path: Path) -> None:
+        """Write a content to a new file; an empty one for None."""
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            if blob is None or not blob.size:
+                return
+            if blob.pack == 0:
+                for part in self.store.read(blob):
+                    os.write(target, part)
+                return
+            if blob.pack not in self._packs:
+                self._packs[blob.pack] = self.store.open(blob)[0]
+            content = os.pread(self._packs[blob.pack], blob.size, blob.offset)
+            if len(content) != blob.size:
+                raise EngineError(f"content {blob.hash.hex()[:16]}… is shorter on disk than on record; run `pdk fsck`")
+            os.write(target, content)
+        finally:
+            os.close(target)
+
+
 class Incoming:
-    """Contents that one request brings; nothing of it counts before `rows` are in a committed transaction."""
+    """Contents that one request brings; nothing of it counts before `rows` are in a committed transaction.
+
+    What it brings or refers to is kept from being collected until `release`.
+    """
 
     def __init__(self, store: BlobStore, reader: sqlite3.Connection) -> None:
         self.store, self.reader = store, reader
         self.rows: dict[bytes, Blob] = {}
+        self._pinned: list[bytes] = []
         self._small = bytearray()
         self._file: int | None = None
         self._path: Path | None = None
@@ -139,7 +251,13 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """What was brought is referred to by now, or is to be forgotten."""
         self._drop_file()
+        self.store.unpin(self._pinned)
+        self._pinned.clear()
 
     def _drop_file(self) -> None:
         if self._file is not None:
@@ -199,6 +317,8 @@ class Incoming:
         self._path = None
 
     def _known(self, name: bytes) -> bool:
+        self.store.pin(name)  # before the look: what is found now must still be there when it is referred to
+        self._pinned.append(name)
         return name in self.rows or find(self.reader, name) is not None
 
     def sync(self) -> None:

@@ -19,9 +19,11 @@ CREATE TABLE repo (
 -- A lineage is a straight line of commits, numbered by seq. Forking starts a new one on top of `base` as it was at base_seq.
 CREATE TABLE lineage (
   pk INTEGER PRIMARY KEY,
+  repo INTEGER REFERENCES repo(pk) ON DELETE CASCADE, -- NULL for a file set
   base INTEGER REFERENCES lineage(pk),
   base_seq INTEGER
 ) STRICT;
+CREATE INDEX lineage_base ON lineage (base);
 CREATE TABLE commits (
   pk INTEGER PRIMARY KEY,
   repo INTEGER NOT NULL REFERENCES repo(pk) ON DELETE CASCADE,
@@ -49,6 +51,7 @@ CREATE TABLE branch (
   name TEXT NOT NULL,
   head INTEGER REFERENCES commits(pk),
   created REAL NOT NULL,
+  trigger_spec TEXT, -- JSON; the branch then follows another one of its repo
   UNIQUE (repo, name)
 ) STRICT;
 CREATE TABLE branch_provenance (
@@ -94,7 +97,8 @@ CREATE TABLE pipeline (
   version INTEGER NOT NULL,
   spec TEXT NOT NULL,
   user_spec TEXT NOT NULL,
-  spec_commit TEXT NOT NULL,
+  spec_commit TEXT NOT NULL, -- ID of the commit in the spec repo that made this version
+  salt TEXT NOT NULL, -- part of every datum's hash: a new one makes all datums run again
   stopped INTEGER NOT NULL DEFAULT 0,
   reason TEXT NOT NULL DEFAULT '',
   created REAL NOT NULL,
@@ -111,24 +115,84 @@ CREATE TABLE job (
   state TEXT NOT NULL,
   reason TEXT NOT NULL DEFAULT '',
   restart INTEGER NOT NULL DEFAULT 0,
+  data_total INTEGER NOT NULL DEFAULT 0,
+  data_processed INTEGER NOT NULL DEFAULT 0,
+  data_skipped INTEGER NOT NULL DEFAULT 0,
+  data_failed INTEGER NOT NULL DEFAULT 0,
+  data_recovered INTEGER NOT NULL DEFAULT 0,
+  download_s REAL NOT NULL DEFAULT 0,
+  process_s REAL NOT NULL DEFAULT 0,
+  upload_s REAL NOT NULL DEFAULT 0,
+  download_bytes INTEGER NOT NULL DEFAULT 0,
+  upload_bytes INTEGER NOT NULL DEFAULT 0,
   created REAL NOT NULL,
   started REAL,
   finished REAL,
   UNIQUE (pipeline, id)
 ) STRICT;
+CREATE INDEX job_output ON job (output_commit);
+CREATE INDEX job_id ON job (id);
 CREATE INDEX job_open ON job (state) WHERE finished IS NULL;
+-- What a datum (`key` is its hash) once wrote: a datum that comes again is not run again.
+CREATE TABLE result (
+  pk INTEGER PRIMARY KEY,
+  pipeline INTEGER NOT NULL REFERENCES pipeline(pk) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  UNIQUE (pipeline, key)
+) STRICT;
+CREATE TABLE result_file (
+  result INTEGER NOT NULL REFERENCES result(pk) ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  PRIMARY KEY (result, path)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE datum (
   job INTEGER NOT NULL REFERENCES job(pk) ON DELETE CASCADE,
   id TEXT NOT NULL,
   position INTEGER NOT NULL,
   state TEXT NOT NULL,
   inputs TEXT NOT NULL,
+  result INTEGER REFERENCES result(pk) ON DELETE SET NULL,
   download_s REAL NOT NULL DEFAULT 0,
   process_s REAL NOT NULL DEFAULT 0,
   upload_s REAL NOT NULL DEFAULT 0,
   download_bytes INTEGER NOT NULL DEFAULT 0,
   upload_bytes INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (job, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX datum_result ON datum (result);
+-- Files without a commit, for as long as they are renewed; read by their lineage.
+CREATE TABLE file_set (
+  id TEXT PRIMARY KEY,
+  lineage INTEGER NOT NULL REFERENCES lineage(pk),
+  expires REAL NOT NULL
+) STRICT;
+CREATE TABLE file_set_change (
+  file_set TEXT NOT NULL REFERENCES file_set(id) ON DELETE CASCADE,
+  position INTEGER NOT NULL,
+  kind TEXT NOT NULL, -- Put or Delete
+  path TEXT NOT NULL,
+  hash BLOB,
+  size INTEGER NOT NULL,
+  append INTEGER NOT NULL,
+  PRIMARY KEY (file_set, position)
+) STRICT, WITHOUT ROWID;
+-- Parts of an S3 multipart upload.
+CREATE TABLE upload (
+  id TEXT PRIMARY KEY,
+  bucket TEXT NOT NULL,
+  key TEXT NOT NULL,
+  started REAL NOT NULL
+) STRICT;
+CREATE TABLE upload_part (
+  upload TEXT NOT NULL REFERENCES upload(id) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  md5 TEXT NOT NULL,
+  stored REAL NOT NULL,
+  PRIMARY KEY (upload, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE secret (
   name TEXT PRIMARY KEY,

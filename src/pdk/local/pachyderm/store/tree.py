@@ -19,6 +19,7 @@ from dataclasses import dataclass
 OPEN = 1 << 62  # to_seq of what still is
 GONE, FILE, FOLDER = 0, 1, 2
 MODULUS = 1 << 256
+EMPTY = hashlib.blake2b(b"", digest_size=32).digest()  # the hash of a file without content
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,12 @@ class Writer:
         self._end_current(path)
         if len(self.sight.parts) > 1 and get(self.connection, View(self.sight.parts[1:]), path):
             self._insert(Entry(path, GONE, 0, b"", 0))
+
+
+def undo(connection: sqlite3.Connection, lineage: int, seq: int) -> None:
+    """Take back what the newest commit of a lineage changed, as if it had never been."""
+    connection.execute("DELETE FROM file WHERE lineage = ? AND from_seq = ?", (lineage, seq))
+    connection.execute(f"UPDATE file SET to_seq = {OPEN} WHERE lineage = ? AND to_seq = ?", (lineage, seq))
 
 
 def root(connection: sqlite3.Connection, sight: View) -> Entry:

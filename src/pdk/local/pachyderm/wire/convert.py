@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.local.pachyderm.service import commits, jobs, pipelines, repos
+from pdk.local.pachyderm.service import commits, datums, inputs, jobs, pipelines, repos, specs
 from pdk.local.pachyderm.service.model import USER, Branch, BranchRef, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.wire.schema import Schema
@@ -42,6 +43,11 @@ def to_dict(message: Message) -> dict[str, Any]:
     return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
+def shown_hash(entry: tree.Entry) -> bytes:
+    """An entry's hash as clients see it: a small file's is that of its only chunk's hash, so that it is the engine's own."""
+    return hashlib.blake2b(entry.hash, digest_size=32).digest() if entry.kind == tree.FILE and entry.size else entry.hash
+
+
 class Converter:
     """Makes messages of `schema` from dataclasses, reading what they refer to from `db`."""
 
@@ -74,13 +80,16 @@ class Converter:
         ref = RepoRef(row["project"], row["name"], row["type"])
         info = self.schema["pfs_v2.RepoInfo"](description=row["description"])
         self.repo(info.repo, ref)
+        size = 0
         set_time(info.created, row["created"])
         for branch in repos.list_branches(self.db, ref):
             self.branch(info.branches.add(), branch.ref)
             if branch.name == "master" and branch.head is not None:
-                info.size_bytes_upper_bound = commits.by_pk(self.db, branch.head).size
+                size = commits.by_pk(self.db, branch.head).size
         if details:
-            info.details.size_bytes = info.size_bytes_upper_bound
+            info.details.size_bytes = size
+        else:
+            info.size_bytes_upper_bound = size
         return info
 
     def branch_info(self, branch: Branch) -> Message:
@@ -91,15 +100,18 @@ class Converter:
             self.commit(info.head, commits.by_pk(self.db, branch.head).ref)
         for source in repos.upstream(self.db, branch.pk):
             self.branch(info.direct_provenance.add(), source.ref)
+        for source in repos.all_upstream(self.db, branch.pk):
             self.branch(info.provenance.add(), source.ref)
+        if branch.trigger:
+            json_format.ParseDict(dict(branch.trigger), info.trigger)
         for below in commits.reached_from(self.db, branch):
             self.branch(info.subvenance.add(), below.ref)
         set_time(info.created_at, branch.created)
         set_time(info.updated_at, branch.created)
         return info
 
-    def commit_info(self, commit: Commit) -> Message:
-        """``pfs_v2.CommitInfo``."""
+    def commit_info(self, commit: Commit, *, listed: bool = False) -> Message:
+        """``pfs_v2.CommitInfo``; only a listing gives the size's upper bound, as the engine has it."""
         info = self.schema["pfs_v2.CommitInfo"](description=commit.description, error=commit.error)
         self.commit(info.commit, commit.ref)
         info.origin.kind = self.schema.number("pfs_v2.OriginKind", commit.origin)
@@ -115,14 +127,13 @@ class Converter:
             set_time(field, seconds)
         set_time(info.created_at, commit.started)
         set_time(info.updated_at, commit.finished or commit.started)
-        info.size_bytes_upper_bound = commit.size
-        if commit.finished is not None:
-            info.details.size_bytes = commit.size
+        info.size_bytes_upper_bound = commit.size if listed else 0
+        info.details.size_bytes = commit.size
         return info
 
     def file_info(self, commit: Commit, entry: tree.Entry) -> Message:
         """``pfs_v2.FileInfo``."""
-        info = self.schema["pfs_v2.FileInfo"](size_bytes=entry.size, hash=entry.hash)
+        info = self.schema["pfs_v2.FileInfo"](size_bytes=entry.size, hash=shown_hash(entry))
         self.commit(info.file.commit, commit.ref)
         info.file.path = entry.path
         info.file.datum = "default" if entry.kind == tree.FILE else ""
@@ -132,7 +143,7 @@ class Converter:
 
     def pipeline_info(self, pipeline: pipelines.Pipeline, *, details: bool) -> Message:
         """``pps_v2.PipelineInfo``."""
-        spec = pipelines.parse(pipeline.spec)
+        spec = specs.parse(pipeline.spec)
         info = self.schema["pps_v2.PipelineInfo"](version=pipeline.version, stopped=pipeline.stopped, reason=pipeline.reason)
         info.pipeline.name, info.pipeline.project.name = pipeline.name, pipeline.project
         self.repo(info.spec_commit.repo, RepoRef(pipeline.project, pipeline.name, "spec"))
@@ -144,15 +155,17 @@ class Converter:
             state = "PIPELINE_STANDBY"
         info.state = self.schema.number("pps_v2.PipelineState", state)
         info.last_job_state = self.schema.number("pps_v2.JobState", last.state) if last else 0
-        info.parallelism = 1
+        info.parallelism = spec.parallelism
         info.type = self.schema.number("pps_v2.PipelineInfoPipelineType", "PIPELINE_TYPE_TRANSFORM")
         info.user_spec_json = pipeline.user_spec
         info.effective_spec_json = json_format.MessageToJson(self.request(pipeline.spec), indent=None)
         if details:
             self._shared_details(info.details, pipeline.spec)
+            info.details.reprocess_spec = pipeline.spec.get("reprocess_spec") or "until_success"
             info.details.output_branch = spec.output_branch
             info.details.description = pipeline.spec.get("description", "")
-            info.details.workers_requested = info.details.workers_available = 1
+            info.details.workers_requested = info.details.workers_available = spec.parallelism
+            info.details.salt = pipeline.salt
             info.details.autoscaling = bool(pipeline.spec.get("autoscaling"))
             set_time(info.details.created_at, pipeline.created)
             set_time(info.details.updated_at, pipeline.updated)
@@ -164,52 +177,72 @@ class Converter:
 
     def _shared_details(self, target: Message, spec: Any) -> None:
         request = self.request(spec)
-        for name in ("transform", "input", "datum_set_spec", "resource_requests", "resource_limits", "datum_timeout", "job_timeout"):
+        for name in (
+            "transform",
+            "input",
+            "parallelism_spec",
+            "egress",
+            "datum_set_spec",
+            "resource_requests",
+            "resource_limits",
+            "datum_timeout",
+            "job_timeout",
+        ):
             if request.HasField(name):
                 getattr(target, name).CopyFrom(getattr(request, name))
         target.datum_tries = request.datum_tries or 3
         target.pod_patch, target.pod_spec, target.salt = request.pod_patch, request.pod_spec, request.salt
-        target.parallelism_spec.constant = 1
 
     def job_info(self, job: jobs.Job, *, details: bool) -> Message:
         """``pps_v2.JobInfo``."""
-        info = self.schema["pps_v2.JobInfo"](pipeline_version=job.version, restart=job.restart, reason=job.reason)
+        info = self.schema["pps_v2.JobInfo"](
+            pipeline_version=job.version, restart=job.restart, reason=job.reason, data_total=job.data_total, data_failed=job.data_failed,
+            data_processed=job.data_processed, data_skipped=job.data_skipped, data_recovered=job.data_recovered,
+        )  # fmt: skip
         info.job.id = job.id
         info.job.pipeline.name, info.job.pipeline.project.name = job.pipeline.name, job.pipeline.project
         self.commit(info.output_commit, job.commit.ref)
-        datums = jobs.datums(self.db, job.pk)
-        info.data_total = len(datums)
-        info.data_processed = sum(datum.state == "SUCCESS" for datum in datums)
-        info.data_failed = sum(datum.state == "FAILED" for datum in datums)
-        self._stats(info.stats, datums)
+        self._stats(info.stats, job)
         info.state = self.schema.number("pps_v2.JobState", job.state)
         set_time(info.created, job.created)
-        set_time(info.started, job.started or job.finished)
+        set_time(info.started, job.started)
         set_time(info.finished, job.finished)
         if details:
             self._shared_details(info.details, job.spec)
-            info.details.input.pfs.commit = job.id
+            _set_commits(info.details.input, job.id)
         return info
 
-    def _stats(self, target: Message, datums: list[jobs.Datum]) -> None:
+    def _stats(self, target: Message, measured: jobs.Job | datums.Datum) -> None:
         target.SetInParent()
         for name in ("download", "process", "upload"):
-            seconds = sum(getattr(datum, f"{name}_s") for datum in datums)
-            getattr(target, f"{name}_time").FromMicroseconds(int(seconds * 1_000_000))
-        target.download_bytes = sum(datum.download_bytes for datum in datums)
-        target.upload_bytes = sum(datum.upload_bytes for datum in datums)
+            getattr(target, f"{name}_time").FromMicroseconds(int(getattr(measured, f"{name}_s") * 1_000_000))
+        target.download_bytes, target.upload_bytes = measured.download_bytes, measured.upload_bytes
 
-    def datum_info(self, job: jobs.Job, datum: jobs.Datum) -> Message:
+    def datum_info(self, job: jobs.Job, datum: datums.Datum) -> Message:
         """``pps_v2.DatumInfo``."""
         info = self.schema["pps_v2.DatumInfo"]()
         info.datum.id, info.datum.job.id = datum.id, job.id
         info.datum.job.pipeline.name, info.datum.job.pipeline.project.name = job.pipeline.name, job.pipeline.project
         info.state = self.schema.number("pps_v2.DatumState", datum.state)
-        self._stats(info.stats, [datum])
+        self._stats(info.stats, datum)
         self.commit(info.pfs_state.commit, job.commit.ref)
         info.pfs_state.path = f"/pfs/{datum.id}"
-        for part in datum.inputs:
+        self.datum_files(info, datum.inputs)
+        return info
+
+    def datum_files(self, info: Message, parts: inputs.Parts) -> None:
+        """Fill ``pps_v2.DatumInfo.data``."""
+        for part in parts:
             kind = tree.FOLDER if part.path.endswith("/") else tree.FILE
             entry = tree.Entry(part.path, kind, part.size, bytes.fromhex(part.hash))
             info.data.add().CopyFrom(self.file_info(commits.by_pk(self.db, part.commit), entry))
-        return info
+
+
+def _set_commits(source: Message, id_: str) -> None:
+    """Say in an input which commit was read: the one with the job's ID."""
+    for kind in ("pfs", "cron"):
+        if source.HasField(kind):
+            getattr(source, kind).commit = id_
+    for kind in ("cross", "union", "join", "group"):
+        for part in getattr(source, kind):
+            _set_commits(part, id_)

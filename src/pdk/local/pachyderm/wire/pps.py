@@ -1,47 +1,39 @@
-"""The methods of ``pps_v2.API``."""
+"""The methods of ``pps_v2.API`` about pipelines, jobs and datums."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
-import json
-import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.errors import Conflict, NotFound, UserError
-from pdk.local.kit import logs
+from pdk.errors import NotFound, UserError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import jobs, pipelines, repos
-from pdk.local.pachyderm.service.model import check_name
+from pdk.local.pachyderm.service import commits, datums, inputs, jobs, pipelines, repos, specs, templates
+from pdk.local.pachyderm.service.model import CommitRef, Refused
 from pdk.local.pachyderm.service.worker import Worker
-from pdk.local.pachyderm.wire.convert import Converter, Message, to_dict
+from pdk.local.pachyderm.wire.convert import Converter, Message, commit_ref, to_dict
 from pdk.local.pachyderm.wire.schema import Schema
 
-SECRET_KEY = re.compile(r"(?!\.\.?$)[-._a-zA-Z0-9]+")
 MERGE_FIELDS = ("update", "reprocess")  # of a spec; they override the request's
 
 
-def secret_data(db: sqlite3.Connection, name: str) -> dict[str, str]:
-    """The keys and values of a secret.
+def find_job(db: sqlite3.Connection, message: Message) -> jobs.Job:
+    """The job that a ``pps_v2.Job`` names.
 
     Raises:
-        NotFound: there is none of that name.
+        NotFound: in the engine's words.
     """
-    row = db.execute("SELECT data FROM secret WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise NotFound(f"secret {name!r} does not exist; create it with `pachctl create secret` or `pdk create secret`")
-    return dict(json.loads(row[0]))
+    return jobs.get(db, message.pipeline.project.name or repos.DEFAULT_PROJECT, message.pipeline.name, message.id)
 
 
 class Pps:
-    """Pipelines, jobs, datums, logs and secrets."""
+    """Pipelines, jobs and datums."""
 
     def __init__(self, schema: Schema, db: Database, worker: Worker) -> None:
         self.schema, self.db, self.worker = schema, db, worker
@@ -58,34 +50,35 @@ class Pps:
             spec = json_format.Parse(text, self.schema["pps_v2.CreatePipelineRequest"]())
         except json_format.ParseError as error:
             what = str(error).partition("\n")[0]
-            raise UserError(f"could not parse the spec as a Create Pipeline Request message: {what}") from error
+            raise UserError(
+                f"could not make effective spec: could not parse the spec as Create Pipeline Request message: {what}"
+            ) from error
         update, reprocess = spec.update or request.update, spec.reprocess or request.reprocess
         for name in MERGE_FIELDS:
             spec.ClearField(name)
-        raw = to_dict(spec)
-        pipelines.parse(raw)
+        raw = specs.with_defaults(to_dict(spec))
         if not request.dry_run:
             await self._create(raw, text, update=update, reprocess=reprocess)
-        answer = json_format.MessageToJson(spec, indent=None)
+        answer = json_format.MessageToJson(self.convert.request(raw), indent=None)
         return self.schema["pps_v2.CreatePipelineV2Response"](effective_create_pipeline_request_json=answer)
 
     async def CreatePipeline(self, request: Message) -> Message:
         update, reprocess = request.update, request.reprocess
         for name in MERGE_FIELDS:
             request.ClearField(name)
-        raw = to_dict(request)
         if not request.dry_run:
-            await self._create(raw, json_format.MessageToJson(request, indent=None), update=update, reprocess=reprocess)
+            raw, text = specs.with_defaults(to_dict(request)), json_format.MessageToJson(request, indent=None)
+            await self._create(raw, text, update=update, reprocess=reprocess)
         return self._empty()
 
     async def _create(self, raw: dict[str, Any], text: str, *, update: bool, reprocess: bool) -> None:
-        spec = pipelines.parse(raw)
+        spec = specs.parse(raw)
 
         def work(db: sqlite3.Connection) -> list[jobs.Job]:
             killed: list[jobs.Job] = []
             for pipeline in pipelines.listing(db, [spec.project], spec.name) if update else ():
-                killed += jobs.kill_open(db, pipeline.pk, "all jobs killed because the pipeline was updated")
-            pipelines.create(db, raw, text, update=update, reprocess=reprocess or bool(killed))
+                killed += jobs.kill_open(db, pipeline.pk, "all jobs killed because pipeline was updated")
+            pipelines.create(db, raw, text, update=update, reprocess=reprocess)
             return killed
 
         await self.worker.end(await self.db.write(work))
@@ -110,6 +103,8 @@ class Pps:
         projects = [project.name for project in request.projects]
         if request.HasField("pipeline"):
             projects = [request.pipeline.project.name or repos.DEFAULT_PROJECT]
+        if request.HasField("pipeline"):
+            self._pipeline(request.pipeline)
         for pipeline in pipelines.listing(self.db.reader, projects, request.pipeline.name):
             yield self.convert.pipeline_info(pipeline, details=True)
 
@@ -119,26 +114,66 @@ class Pps:
 
     async def StopPipeline(self, request: Message) -> Message:
         pipeline = self._pipeline(request.pipeline)
-        reason = "all jobs killed because the pipeline was stopped"
+        reason = "all jobs killed because pipeline was stopped"
         await self._stop_jobs(pipeline, reason, partial(pipelines.stop, pipeline=pipeline))
         return self._empty()
 
     async def RerunPipeline(self, request: Message) -> Message:
         pipeline = self._pipeline(request.pipeline)
-        await self._create(dict(pipeline.spec), pipeline.user_spec, update=True, reprocess=True)
+        await self._create(dict(pipeline.spec), pipeline.user_spec, update=True, reprocess=request.reprocess)
         return self._empty()
 
-    async def DeletePipeline(self, request: Message) -> Message:
-        pipeline = self._pipeline(request.pipeline)
-        change = partial(pipelines.delete, pipeline=pipeline, keep_repo=request.keep_repo, force=request.force)
-        await self._stop_jobs(pipeline, "the pipeline was deleted", change)
+    async def RunPipeline(self, request: Message) -> Message:
+        raise Refused("unimplemented: RunPipeline is not offered by the engine either; use `rerun pipeline` or commit to its input")
+
+    async def RunCron(self, request: Message) -> Message:
+        pipeline, now = self._pipeline(request.pipeline), time.time()
+        names = [leaf.name for leaf in specs.parse(pipeline.spec).leaves if leaf.cron]
+        if not names:
+            raise Refused("pipeline doesn't have a cron input")
+        for name in names:
+            await self.db.write(partial(pipelines.tick, pipeline=pipeline, name=name, when=now))
         return self._empty()
+
+    async def _delete(self, pipeline: pipelines.Pipeline, *, keep_repo: bool, force: bool) -> None:
+        change = partial(pipelines.delete, pipeline=pipeline, keep_repo=keep_repo, force=force)
+        await self._stop_jobs(pipeline, "all jobs killed because pipeline was stopped", change)
+
+    async def DeletePipeline(self, request: Message) -> Message:
+        try:
+            pipeline = self._pipeline(request.pipeline)
+        except NotFound:
+            if request.must_exist:
+                raise
+            return self._empty()
+        await self._delete(pipeline, keep_repo=request.keep_repo, force=request.force)
+        return self._empty()
+
+    async def DeletePipelines(self, request: Message) -> Message:
+        """All pipelines of some projects, or of all: those first that nothing reads."""
+        answer = self.schema["pps_v2.DeletePipelinesResponse"]()
+        projects = [project.name for project in request.projects]
+        if not projects and not request.all:
+            return answer
+        while found := pipelines.listing(self.db.reader, projects):
+            free = [pipeline for pipeline in found if not pipelines.readers(self.db.reader, pipeline)]
+            for pipeline in free or found[:1]:
+                await self._delete(pipeline, keep_repo=request.keep_repo, force=request.force)
+                named = answer.pipelines.add()
+                named.name, named.project.name = pipeline.name, pipeline.project
+        return answer
+
+    async def RenderTemplate(self, request: Message) -> Message:
+        text, found = await asyncio.to_thread(templates.render, request.template, dict(request.args))
+        answer = self.schema["pps_v2.RenderTemplateResponse"](json=text)
+        for spec in found:
+            json_format.ParseDict(spec, answer.specs.add(), ignore_unknown_fields=True)
+        return answer
 
     # jobs
 
     def _job(self, message: Message) -> jobs.Job:
-        project = message.pipeline.project.name or repos.DEFAULT_PROJECT
-        return jobs.get(self.db.reader, project, message.pipeline.name, message.id)
+        return find_job(self.db.reader, message)
 
     async def _until_ended(self, job: jobs.Job) -> jobs.Job:
         async for _ in self.db.changes.watch():
@@ -154,18 +189,29 @@ class Pps:
         return self.convert.job_info(job, details=request.details)
 
     async def ListJob(self, request: Message) -> AsyncIterator[Message]:
-        pipeline = self._pipeline(request.pipeline).pk if request.HasField("pipeline") and request.pipeline.name else None
+        pipeline = self._pipeline(request.pipeline) if request.HasField("pipeline") and request.pipeline.name else None
         projects = [project.name for project in request.projects] if pipeline is None else None
-        for job in jobs.listing(self.db.reader, pipeline=pipeline, projects=projects):
+        found = jobs.listing(self.db.reader, pipeline=pipeline.pk if pipeline else None, projects=projects)
+        found = [job for job in found if _in_history(job, request.history) and self._reads(job, request.input_commit)]
+        if request.HasField("pagination_marker"):
+            marker = request.pagination_marker.ToMicroseconds()
+            found = [job for job in found if (int(job.created * 1e6) > marker if request.reverse else int(job.created * 1e6) < marker)]
+        if request.reverse:
+            found.reverse()
+        for job in found[: request.number if request.number > 0 else None]:
             yield self.convert.job_info(job, details=request.details)
+
+    def _reads(self, job: jobs.Job, wanted: Iterable[Message]) -> bool:
+        """Whether a job reads all of some commits."""
+        read = {source.pk for source in commits.provenance(self.db.reader, job.commit.pk)}
+        return all(commits.resolve(self.db.reader, commit_ref(commit)).pk in read for commit in wanted)
 
     async def SubscribeJob(self, request: Message) -> AsyncIterator[Message]:
         pipeline, seen = self._pipeline(request.pipeline), 0
         async for _ in self.db.changes.watch():
-            for job in reversed(jobs.listing(self.db.reader, pipeline=pipeline.pk)):
-                if job.pk > seen and (seen or job.finished is None):
-                    yield self.convert.job_info(job, details=request.details)
-                seen = max(seen, job.pk)
+            for job in reversed(jobs.listing(self.db.reader, pipeline=pipeline.pk, after=seen, unfinished=not seen)):
+                seen = job.pk
+                yield self.convert.job_info(job, details=request.details)
 
     async def InspectJobSet(self, request: Message) -> AsyncIterator[Message]:
         for job in reversed(jobs.listing(self.db.reader, id_=request.job_set.id)):
@@ -195,107 +241,68 @@ class Pps:
         await self.db.write(partial(jobs.delete, job=jobs.by_pk(self.db.reader, job.pk)))
         return self._empty()
 
-    # datums and logs
+    # datums
 
     async def ListDatum(self, request: Message) -> AsyncIterator[Message]:
+        if request.HasField("job") and request.HasField("input"):
+            raise Refused("cannot specify both job and input")
+        if request.reverse and not request.number:
+            raise Refused("number must be > 0 when reverse is set")
+        if request.HasField("input"):
+            for info in self._datums_of_input(request):
+                yield info
+            return
+        if not request.HasField("job"):
+            raise Refused("must specify a job")
         job = self._job(request.job)
-        for datum in jobs.datums(self.db.reader, job.pk):
+        states = {self.schema.member("pps_v2.DatumState", state) for state in request.filter.state}
+        found = [datum for datum in datums.listing(self.db.reader, job.pk) if datum.state in states or not states]
+        if marker := request.pagination_marker:
+            found = [datum for datum in found if (datum.id < marker if request.reverse else datum.id > marker)]
+        if request.number:
+            found = found[-request.number :][::-1] if request.reverse else found[: request.number]
+        for datum in found:
             yield self.convert.datum_info(job, datum)
 
+    def _datums_of_input(self, request: Message) -> list[Message]:
+        """The datums that a spec's input would be cut into now."""
+        source = inputs.parse(to_dict(request.input), "", repos.DEFAULT_PROJECT)
+        if any(leaf.cron for leaf in inputs.leaves(source)):
+            raise Refused("can't list datums with a cron input, there will be no datums until the pipeline is created")
+        read = {leaf.repo: commits.resolve(self.db.reader, CommitRef(leaf.repo, branch=leaf.branch)) for leaf in inputs.leaves(source)}
+        found = []
+        for parts in datums.cut(self.db.reader, source, read):
+            info = self.schema["pps_v2.DatumInfo"]()
+            info.datum.id = inputs.datum_id(parts)
+            self.convert.datum_files(info, parts)
+            found.append(info)
+        return sorted(found, key=lambda info: str(info.datum.id))[: request.number or None]
+
     async def InspectDatum(self, request: Message) -> Message:
+        if not request.datum.id:
+            raise Refused("must specify a datum")
+        if not request.datum.job.id:
+            raise Refused("must specify a job")
         job = self._job(request.datum.job)
-        for datum in jobs.datums(self.db.reader, job.pk):
-            if datum.id == request.datum.id:
-                return self.convert.datum_info(job, datum)
-        raise NotFound(f"datum {request.datum.id} not found in job {job}")
+        datum = datums.get(self.db.reader, job.pk, request.datum.id)
+        if datum is None:
+            raise Refused(f"datum {request.datum.id} not found in job {job}")
+        return self.convert.datum_info(job, datum)
 
-    async def GetLogs(self, request: Message) -> AsyncIterator[Message]:
-        wanted = request.datum.job if request.HasField("datum") and request.datum.HasField("job") else request.job
-        if wanted.id:
-            found = [self._job(wanted)]
-        elif request.pipeline.name:
-            found = list(reversed(jobs.listing(self.db.reader, pipeline=self._pipeline(request.pipeline).pk)))
-        else:
-            raise UserError("say whose logs: a pipeline (`pachctl logs -p NAME`) or a job (`pachctl logs -j PIPELINE@ID`)")
-        for job in found:
-            async for datum, line in self._lines(job, request.datum.id, follow=request.follow):
-                yield self._log_message(job, datum, line)
+    async def RestartDatum(self, request: Message) -> Message:
+        job, wanted = self._job(request.job), list(request.data_filters)
+        for datum in datums.listing(self.db.reader, job.pk):
+            if datum.state == "STARTING" and matches(datum, wanted) and await self.worker.restart_datum(job, datum.id):
+                return self._empty()
+        raise Refused(f"datum matching filter [{' '.join(wanted)}] could not be found for job ID {job.id}")
 
-    async def _lines(self, job: jobs.Job, datum: str, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
-        """The lines of a job's logs; with `follow`, those to come as well, until the job has ended."""
 
-        def ended() -> bool:
-            return not follow or jobs.by_pk(self.db.reader, job.pk).finished is not None
+def _in_history(job: jobs.Job, history: int) -> bool:
+    """Whether a job is of one of the pipeline's last versions."""
+    return history < 0 or job.version >= job.pipeline.version - history
 
-        read: set[Path] = set()
-        async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
-            over = ended()
-            for name, path in self.worker.log_files(job, datum):
-                if path in read:
-                    continue
-                read.add(path)
-                # a try is over when its exit status is there, or when its job has ended
-                async for line in logs.follow(path, lambda p=path: ended() or (p.parent / "exit.json").exists()):  # type: ignore[misc]
-                    yield name, line
-            if over:
-                break
-        if not datum and job.finished is not None and not read and job.reason:
-            yield "", job.reason  # there was no program to say anything
 
-    def _log_message(self, job: jobs.Job, datum: str, line: str) -> Message:
-        message = self.schema["pps_v2.LogMessage"](
-            project_name=job.pipeline.project, pipeline_name=job.pipeline.name, job_id=job.id, datum_id=datum, user=True
-        )
-        message.message = self.worker.around.redact(line)
-        message.ts.FromMicroseconds(int(time.time() * 1_000_000))
-        return message
-
-    # secrets
-
-    async def CreateSecret(self, request: Message) -> Message:
-        try:
-            content = json.loads(request.file)
-            name = content["metadata"]["name"]
-            data = {key: base64.b64decode(value, validate=True).decode() for key, value in (content.get("data") or {}).items()}
-            data.update({key: str(value) for key, value in (content.get("stringData") or {}).items()})
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            raise UserError(f"the secret is not a Kubernetes Secret in JSON with metadata.name and base64 data: {error!r}") from error
-        check_name("secret", name)
-        for key in data:
-            if not SECRET_KEY.fullmatch(key):
-                raise UserError(f"the secret's key {key!r} may hold letters, digits, '.', '_' and '-' only: it becomes a file's name")
-
-        def work(db: sqlite3.Connection) -> None:
-            if db.execute("SELECT 1 FROM secret WHERE name = ?", (name,)).fetchone():
-                raise Conflict(f'secrets "{name}" already exists')
-            row = (name, content.get("type") or "Opaque", json.dumps(data), time.time())
-            db.execute("INSERT INTO secret VALUES (?, ?, ?, ?)", row)
-
-        await self.db.write(work)
-        return self._empty()
-
-    def _secret_info(self, row: sqlite3.Row) -> Message:
-        info = self.schema["pps_v2.SecretInfo"](type=row["type"])
-        info.secret.name = row["name"]
-        info.creation_timestamp.FromMicroseconds(int(row["created"] * 1_000_000))
-        return info
-
-    async def ListSecret(self, request: Message) -> Message:
-        answer = self.schema["pps_v2.SecretInfos"]()
-        for row in self.db.reader.execute("SELECT * FROM secret ORDER BY name").fetchall():
-            answer.secret_info.add().CopyFrom(self._secret_info(row))
-        return answer
-
-    async def InspectSecret(self, request: Message) -> Message:
-        row = self.db.reader.execute("SELECT * FROM secret WHERE name = ?", (request.secret.name,)).fetchone()
-        if row is None:
-            raise NotFound(f'secrets "{request.secret.name}" not found')
-        return self._secret_info(row)
-
-    async def DeleteSecret(self, request: Message) -> Message:
-        def work(db: sqlite3.Connection) -> None:
-            if not db.execute("DELETE FROM secret WHERE name = ?", (request.secret.name,)).rowcount:
-                raise NotFound(f'secrets "{request.secret.name}" not found')
-
-        await self.db.write(work)
-        return self._empty()
+def matches(datum: datums.Datum, filters: Iterable[str]) -> bool:
+    """Whether every filter is the path or the hash of some input."""
+    names = {name for part in datum.inputs for name in (part.path, part.hash, base64.b64encode(bytes.fromhex(part.hash)).decode())}
+    return all(wanted in names for wanted in filters)

@@ -30,6 +30,7 @@ SCALARS = {
     "sfixed32": "SFIXED32", "sfixed64": "SFIXED64", "enum": "ENUM", "message": "MESSAGE",
 }  # fmt: skip
 Field = descriptor_pb2.FieldDescriptorProto
+JSON_NAMES = {("Egress", "url"): "URL", ("AddFileUrlSource", "url"): "URL"}  # spelling that the SDK does not keep
 
 
 class Owner:
@@ -105,6 +106,8 @@ class Builder:
     def add_field(self, message: descriptor_pb2.DescriptorProto, name: str, meta: Any, hint: Any) -> None:
         """Add a field from its betterproto metadata and type hint."""
         field = message.field.add(name=name.rstrip("_"), number=meta.number, label=Field.LABEL_OPTIONAL)
+        if (message.name, name) in JSON_NAMES:
+            field.json_name = JSON_NAMES[message.name, name]
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if meta.proto_type == "map":
             entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
 from pdk.local.pachyderm.service import repos
+from pdk.local.pachyderm.service.model import Refused
 from pdk.local.pachyderm.wire.schema import Method, Schema
 from pdk.settings import is_loopback
 
@@ -27,6 +28,9 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 CODES: tuple[tuple[type[PdkError], grpc.StatusCode], ...] = (  # the first that fits counts
+    (repos.StillInUse, grpc.StatusCode.FAILED_PRECONDITION),
+    (repos.Circle, grpc.StatusCode.INTERNAL),
+    (Refused, grpc.StatusCode.UNKNOWN),
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (Conflict, grpc.StatusCode.ALREADY_EXISTS),
     (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
@@ -127,14 +131,14 @@ def missing(method: Method) -> Callable[..., Any]:
     return refuse_stream if method.kind.endswith("_stream") else refuse
 
 
-def generic_handlers(schema: Schema, services: Mapping[str, object], calls: Calls) -> list[grpc.GenericRpcHandler]:
-    """GRPC handlers for every method of the schema; `services` maps ``pfs_v2.API`` to the object with its methods."""
+def generic_handlers(schema: Schema, services: Mapping[str, Sequence[object]], calls: Calls) -> list[grpc.GenericRpcHandler]:
+    """GRPC handlers for every method of the schema; `services` maps ``pfs_v2.API`` to the objects with its methods."""
     table: dict[str, dict[str, Any]] = {}
     for path, method in schema.methods.items():
         service, _, name = path[1:].partition("/")
-        handler = getattr(services.get(service), name, None)
+        handler = next((found for part in services.get(service, ()) if (found := getattr(part, name, None))), None)
         if handler is None and service == "auth_v2.API" and not method.kind.endswith("_stream"):
-            handler = getattr(services[service], "WhoAmI")  # noqa: B009 - every auth call answers the same
+            handler = getattr(services[service][0], "WhoAmI")  # noqa: B009 - every auth call answers the same
         wrap = calls.stream if method.kind.endswith("_stream") else calls.unary
         make = getattr(grpc, f"{method.kind}_rpc_method_handler")
         table.setdefault(service, {})[name] = make(

@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_p
 
 from pdk.errors import EngineError
 
-FORMAT = 1  # of the cache file; raise it when `reflect` changes
+FORMAT = 2  # of the cache file; raise it when `reflect` changes
 GOOGLE = (any_pb2, duration_pb2, empty_pb2, timestamp_pb2, wrappers_pb2)
 
 

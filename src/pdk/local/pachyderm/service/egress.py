@@ -1,0 +1,87 @@
+"""Copies what a job wrote to an object store or a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pdk.errors import UserError
+from pdk.local.kit.db import Database
+from pdk.local.pachyderm.store.blobs import BlobStore, find
+
+TRIES = 5
+PAUSE_S = 1.0  # before the second try; doubles from then on
+
+
+async def send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
+    """Copy every file of a job's output to `url`, as often as it takes up to `TRIES` times.
+
+    Raises:
+        UserError: it could not be done.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            await asyncio.to_thread(_send, db, blobs, job, url)
+        except Exception as error:  # three libraries' own
+            if attempt == TRIES:
+                raise UserError(
+                    f"egress to {url} failed {TRIES} times; the last time: {error}; the job's output is not committed"
+                ) from error
+            await asyncio.sleep(PAUSE_S * 2 ** (attempt - 1))
+        else:
+            return
+
+
+def _send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
+    put = _target(url)
+    with db.own_reader() as reader:
+        sql = "SELECT f.path, f.hash FROM datum d JOIN result_file f ON f.result = d.result WHERE d.job = ? ORDER BY f.path"
+        for row in reader.execute(sql, (job,)).fetchall():
+            blob = find(reader, row["hash"])
+            if blob is None:
+                raise UserError(f"the content of {row['path']} is missing from the store; run `pdk fsck`")
+            put(row["path"].lstrip("/"), blobs.read(blob))
+
+
+def _target(url: str) -> Callable[[str, Iterator[bytes]], None]:
+    """A function that writes one file (path below the URL, content)."""
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+    if parts.scheme == "file":
+        return _folder(Path(parts.path))
+    if parts.scheme == "s3":
+        import boto3
+
+        client = boto3.client("s3")
+        return _uploaded(lambda key, file: client.upload_fileobj(file, parts.netloc, key), prefix)
+    from google.cloud import storage
+
+    bucket = storage.Client().bucket(parts.netloc)
+    return _uploaded(lambda key, file: bucket.blob(key).upload_from_file(file), prefix)
+
+
+def _folder(root: Path) -> Callable[[str, Iterator[bytes]], None]:
+    def put(path: str, content: Iterator[bytes]) -> None:
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+            for part in content:
+                file.write(part)
+        Path(file.name).rename(target)
+
+    return put
+
+
+def _uploaded(upload: Callable[[str, Any], object], prefix: str) -> Callable[[str, Iterator[bytes]], None]:
+    def put(path: str, content: Iterator[bytes]) -> None:
+        with tempfile.TemporaryFile() as file:
+            for part in content:
+                file.write(part)
+            file.seek(0)
+            upload(f"{prefix}/{path}" if prefix else path, file)
+
+    return put

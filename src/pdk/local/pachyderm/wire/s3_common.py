@@ -1,0 +1,142 @@
+"""What the S3 gateway's reads and writes share: names, errors, XML."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
+
+from starlette.responses import Response
+
+from pdk.local.pachyderm.service import repos
+from pdk.local.pachyderm.service.model import COMMIT_ID, CommitRef, RepoRef
+from pdk.local.pachyderm.store import tree
+from pdk.local.pachyderm.wire.convert import shown_hash
+
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+CODES = {  # code → status and message, as the engine's gateway has them
+    "BadDigest": (400, "The Content-MD5 you specified did not match what we received."),
+    "BucketAlreadyOwnedByYou": (409, "The bucket you tried to create already exists, and you own it."),
+    "BucketNotEmpty": (409, "The bucket you tried to delete is not empty."),
+    "EntityTooSmall": (
+        400,
+        (
+            "Your proposed upload is smaller than the minimum allowed object size. "
+            "Each part must be at least 5 MB in size, except the last part."
+        ),
+    ),
+    "IncompleteBody": (400, "You did not provide the number of bytes specified by the Content-Length HTTP header."),
+    "InvalidArgument": (400, "Invalid Argument"),
+    "InvalidBucketName": (400, "The specified bucket is not valid."),
+    "InvalidDelimiter": (400, "The delimiter you specified is invalid. It must be '' or '/'."),
+    "InvalidFilePath": (400, "Invalid file path"),
+    "InvalidPart": (
+        400,
+        (
+            "One or more of the specified parts could not be found. The part might not have been uploaded, "
+            "or the specified entity tag might not have matched the part's entity tag."
+        ),
+    ),
+    "InvalidPartOrder": (
+        400,
+        "The list of parts was not in ascending order. Parts list must be specified in order by part number.",
+    ),
+    "InvalidRange": (416, "The requested range is not satisfiable"),
+    "InvalidRequest": (400, "Invalid Request"),
+    "MalformedXML": (
+        400,
+        "The XML you provided was not well-formed or would not validate against S3's published schema.",
+    ),
+    "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
+    "NoSuchBucket": (404, "The specified bucket does not exist."),
+    "NoSuchKey": (404, "The specified key does not exist."),
+    "NoSuchUpload": (
+        404,
+        (
+            "The specified multipart upload does not exist. The upload ID might be invalid, "
+            "or the multipart upload might have been aborted or completed."
+        ),
+    ),
+    "NotImplemented": (501, "This functionality is not implemented."),
+    "WriteToOutputBranch": (400, "You cannot write to an output branch"),
+}
+
+
+class S3Error(Exception):
+    """An answer in S3's form."""
+
+    def __init__(self, code: str, message: str = "", status: int = 0) -> None:
+        known = CODES.get(code, (500, code))
+        super().__init__(message or known[1])
+        self.status, self.code = status or known[0], code
+
+
+def parse_bucket(name: str) -> CommitRef:
+    """``COMMIT.repo.project``, ``branch.repo.project`` or ``COMMIT.branch.repo.project``; the project may be left out.
+
+    Raises:
+        S3Error: it is none of these.
+    """
+    parts = name.split(".")
+    commit = parts.pop(0) if COMMIT_ID.fullmatch(parts[0]) else ""
+    if commit and len(parts) == 2:  # COMMIT.repo.project: the branch does not matter
+        return CommitRef(RepoRef(parts[1], parts[0]), commit)
+    branch = parts.pop(0) if len(parts) > 1 else "master"
+    if len(parts) not in (1, 2) or not all(parts):
+        raise S3Error("NoSuchBucket", f"The bucket name {name!r} is not of the form branch.repo.project or commit.repo.project")
+    return CommitRef(RepoRef(parts[1] if len(parts) == 2 else repos.DEFAULT_PROJECT, parts[0]), commit, branch)
+
+
+def xml(root: ET.Element, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An XML answer."""
+    return Response(ET.tostring(root, encoding="utf-8", xml_declaration=True), status, headers, media_type="application/xml")
+
+
+def element(parent: ET.Element, name: str, text: str | None = None) -> ET.Element:
+    """A child with text."""
+    child = ET.SubElement(parent, name)
+    child.text = text
+    return child
+
+
+def timestamp(seconds: float | None) -> str:
+    """As S3 writes times."""
+    return datetime.fromtimestamp(seconds or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def etag(entry: tree.Entry) -> str:
+    """An object's ETag."""
+    return f'"{shown_hash(entry).hex()}"'
+
+
+def whole_number(text: str | None, default: int, limit: int) -> int:
+    """A number of a query, at most `limit`.
+
+    Raises:
+        S3Error: it is none.
+    """
+    if text is None:
+        return default
+    if not text.isdecimal():
+        raise S3Error("InvalidArgument", f"{text!r} is not a whole number")
+    return min(int(text), limit)
+
+
+UNSAFE_XML = re.compile(rb"<!(?:DOCTYPE|ENTITY)")
+
+
+def parse_xml(body: bytes) -> ET.Element:
+    """The root of a request's XML, its namespace removed.
+
+    Raises:
+        S3Error: it is not well-formed, or declares entities.
+    """
+    if UNSAFE_XML.search(body):
+        raise S3Error("MalformedXML")
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - declarations were refused above
+    except ET.ParseError:
+        raise S3Error("MalformedXML") from None
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+    return root

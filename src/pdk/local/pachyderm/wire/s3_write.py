@@ -1,0 +1,348 @@
+"""The S3 gateway's writes: put, copy, delete, multipart uploads, buckets. Every write is a commit, or goes into the branch's open one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncIterator
+from functools import partial
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from pdk.errors import Conflict, NotFound
+from pdk.local.kit.db import Database
+from pdk.local.kit.web import read_body
+from pdk.local.pachyderm.service import branches, commits, files, repos
+from pdk.local.pachyderm.service.model import BranchRef, Commit, CommitRef, Refused, check_path
+from pdk.local.pachyderm.service.uploads import Upload, blob_of
+from pdk.local.pachyderm.store import tree
+from pdk.local.pachyderm.store.blobs import BlobStore, Incoming
+from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, parse_bucket, parse_xml, timestamp, whole_number, xml
+
+PART_MINIMUM = 5 << 20  # bytes of every part but the last
+PART_LIMIT = 10_000
+XML_LIMIT = 4 << 20  # bytes of a request's XML
+CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
+
+
+async def content(request: Request) -> AsyncIterator[bytes]:
+    """The object that a request carries, without the framing of ``aws-chunked``.
+
+    Raises:
+        S3Error: the connection broke off, or the framing is wrong.
+    """
+    framed = "aws-chunked" in request.headers.get("content-encoding", "") or request.headers.get("x-amz-content-sha256", "").startswith(
+        "STREAMING-"
+    )
+    buffer, left = bytearray(), 0
+    try:
+        async for part in request.stream():
+            if not framed:
+                yield part
+                continue
+            buffer += part
+            while buffer:
+                if left:
+                    taken = bytes(buffer[:left])
+                    del buffer[: len(taken)]
+                    left -= len(taken)
+                    yield taken
+                    continue
+                if buffer.startswith(b"\r\n"):
+                    del buffer[:2]
+                    continue
+                match = CHUNK.match(buffer)
+                if match is None:
+                    if len(buffer) > 4096:
+                        raise S3Error("InvalidRequest", "the body is not framed as aws-chunked")
+                    break
+                left = int(match[1], 16)
+                if not left:  # what follows are trailers
+                    return
+                del buffer[: match.end()]
+    except ClientDisconnect as error:
+        raise S3Error("IncompleteBody") from error
+    if framed:
+        raise S3Error("IncompleteBody")
+
+
+class Writes:
+    """Answers to PUT, POST and DELETE."""
+
+    def __init__(self, db: Database, blobs: BlobStore) -> None:
+        self.db, self.blobs = db, blobs
+
+    async def answer(self, request: Request, bucket: str, key: str) -> Response:
+        """Any request that changes something."""
+        query, method = request.query_params, request.method
+        if not bucket:
+            raise S3Error("MethodNotAllowed")
+        if not key:
+            return await self._bucket(request, bucket)
+        ref = self._target(bucket)
+        try:
+            check_path(key)
+        except Refused as error:
+            raise S3Error("InvalidFilePath", str(error)) from error
+        if method == "PUT" and "uploadId" in query:
+            return await self._put_part(request, bucket, key)
+        if method == "PUT":
+            return await (self._copy(request, ref, key) if "x-amz-copy-source" in request.headers else self._put(request, ref, key))
+        if method == "POST" and "uploads" in query:
+            return await self._begin(bucket, key)
+        if method == "POST" and "uploadId" in query:
+            return await self._complete(request, bucket, ref, key)
+        if method == "DELETE" and "uploadId" in query:
+            return await self._abort(request, bucket, key)
+        if method == "DELETE":
+            if "versionId" in query:
+                raise S3Error("NotImplemented")
+            await self._delete(ref, [key])
+            return Response(status_code=204)
+        raise S3Error("NotImplemented")
+
+    def _target(self, bucket: str) -> CommitRef:
+        """Where writes to a bucket go.
+
+        Raises:
+            S3Error: nothing can be written there.
+        """
+        ref = parse_bucket(bucket)
+        try:
+            if not ref.branch:
+                commits.resolve(self.db.reader, ref)
+                return ref
+            branch = repos.branch(self.db.reader, BranchRef(ref.repo, ref.branch))
+        except NotFound as error:
+            raise S3Error("NoSuchBucket") from error
+        if repos.upstream(self.db.reader, branch.pk):
+            raise S3Error("WriteToOutputBranch")
+        return ref
+
+    # buckets
+
+    async def _bucket(self, request: Request, bucket: str) -> Response:
+        if request.method == "POST" and "delete" in request.query_params:
+            return await self._delete_many(request, self._target(bucket))
+        ref = parse_bucket(bucket)
+        if request.method == "PUT" and "versioning" in request.query_params:
+            status = parse_xml(await read_body(request, XML_LIMIT)).findtext("Status")
+            if status != "Enabled":
+                raise S3Error("NotImplemented", "every bucket keeps its versions: they are the branch's commits")
+            return Response()
+        if request.method == "PUT":
+            return await self._create_bucket(ref)
+        if request.method == "DELETE":
+            return await self._delete_bucket(ref)
+        raise S3Error("NotImplemented")
+
+    async def _create_bucket(self, ref: CommitRef) -> Response:
+        branch = BranchRef(ref.repo, ref.branch or "master")
+
+        def work(db: sqlite3.Connection) -> None:
+            try:
+                repos.create_repo(db, ref.repo)
+            except Conflict:
+                if repos.find_branch(db, branch):
+                    raise
+            branches.create(db, branch)
+
+        try:
+            await self.db.write(work)
+        except Conflict as error:
+            raise S3Error("BucketAlreadyOwnedByYou") from error
+        except Refused as error:
+            raise S3Error("InvalidBucketName", str(error)) from error
+        return Response()
+
+    async def _delete_bucket(self, ref: CommitRef) -> Response:
+        branch = BranchRef(ref.repo, ref.branch or "master")
+
+        def work(db: sqlite3.Connection) -> None:
+            found = repos.branch(db, branch)
+            if found.head is not None and tree.root(db, commits.view(db, commits.by_pk(db, found.head))).files:
+                raise S3Error("BucketNotEmpty")
+            repos.delete_branch(db, branch, force=False)
+            if not repos.list_branches(db, ref.repo):
+                repos.delete_repo(db, ref.repo)
+
+        try:
+            await self.db.write(work)
+        except NotFound as error:
+            raise S3Error("NoSuchBucket") from error
+        return Response(status_code=204)
+
+    # objects
+
+    async def _put(self, request: Request, ref: CommitRef, key: str) -> Response:
+        hashed = hashlib.md5(usedforsecurity=False)
+        with Upload(self.db, self.blobs) as upload:
+            upload.replace(key, b"")
+            async for part in content(request):
+                hashed.update(part)
+                upload.add(key, part)
+            wanted = request.headers.get("content-md5")
+            if wanted and wanted != base64.b64encode(hashed.digest()).decode():
+                raise S3Error("BadDigest")
+            return self._written(await upload.commit(ref), key)
+
+    def _written(self, commit: Commit, key: str) -> Response:
+        return Response(headers={"ETag": etag(files.inspect(self.db.reader, commit, key)), "x-amz-version-id": commit.id})
+
+    async def _copy(self, request: Request, ref: CommitRef, key: str) -> Response:
+        bucket, _, source_key = unquote(request.headers["x-amz-copy-source"].partition("?")[0]).lstrip("/").partition("/")
+        source = parse_bucket(bucket)
+        try:
+            commit = commits.resolve(self.db.reader, source)
+            entry = files.inspect(self.db.reader, commit, source_key)
+        except NotFound as error:
+            raise S3Error("NoSuchKey") from error
+        if entry.kind != tree.FILE:
+            raise S3Error("NoSuchKey")
+        if source == ref and source_key == key:
+            raise S3Error("InvalidRequest", "source and destination are the same")
+        with Upload(self.db, self.blobs) as upload:
+            upload.change(files.Copy(key, commit.ref, source_key))
+            made = await upload.commit(ref)
+        root = ET.Element("CopyObjectResult", xmlns=NAMESPACE)
+        element(root, "LastModified", timestamp(commit.finished))
+        element(root, "ETag", etag(entry))
+        return xml(root, headers={"x-amz-version-id": made.id})
+
+    async def _delete(self, ref: CommitRef, keys: list[str]) -> None:
+        with Upload(self.db, self.blobs) as upload:
+            for key in keys:
+                upload.delete(key.rstrip("/"))
+            await upload.commit(ref)
+
+    async def _delete_many(self, request: Request, ref: CommitRef) -> Response:
+        asked = parse_xml(await read_body(request, XML_LIMIT))
+        keys = [node.findtext("Key") or "" for node in asked.findall("Object")]
+        root, good = ET.Element("DeleteResult", xmlns=NAMESPACE), []
+        for key in keys:
+            try:
+                check_path(key)
+                good.append(key)
+            except Refused as error:
+                refused = element(root, "Error")
+                for tag, text in (("Key", key), ("Code", "InvalidFilePath"), ("Message", str(error))):
+                    element(refused, tag, text)
+        if good:
+            await self._delete(ref, good)
+        if asked.findtext("Quiet") != "true":
+            for key in good:
+                element(element(root, "Deleted"), "Key", key)
+        return xml(root)
+
+    # multipart uploads
+
+    async def _begin(self, bucket: str, key: str) -> Response:
+        id_ = uuid.uuid4().hex
+        row = (id_, bucket, key, time.time())
+        await self.db.write(lambda db: db.execute("INSERT INTO upload VALUES (?, ?, ?, ?)", row))
+        root = ET.Element("InitiateMultipartUploadResult", xmlns=NAMESPACE)
+        for tag, text in (("Bucket", bucket), ("Key", key), ("UploadId", id_)):
+            element(root, tag, text)
+        return xml(root)
+
+    def _upload(self, request: Request, bucket: str, key: str) -> str:
+        id_ = request.query_params["uploadId"]
+        found = self.db.reader.execute("SELECT 1 FROM upload WHERE id = ? AND bucket = ? AND key = ?", (id_, bucket, key)).fetchone()
+        if found is None:
+            raise S3Error("NoSuchUpload")
+        return id_
+
+    async def _put_part(self, request: Request, bucket: str, key: str) -> Response:
+        id_ = self._upload(request, bucket, key)
+        number = whole_number(request.query_params.get("partNumber"), -1, PART_LIMIT + 1)
+        if not 0 <= number <= PART_LIMIT:
+            raise S3Error("InvalidArgument", f"partNumber must be a number up to {PART_LIMIT}")
+        hashed = hashlib.md5(usedforsecurity=False)
+        with Incoming(self.blobs, self.db.reader) as incoming:
+            async for part in content(request):
+                hashed.update(part)
+                incoming.feed(part)
+            name, size = incoming.end()
+            await asyncio.to_thread(incoming.sync)
+            row = (id_, number, name, size, hashed.hexdigest(), time.time())
+
+            def work(db: sqlite3.Connection) -> None:
+                incoming.insert(db)
+                db.execute("INSERT OR REPLACE INTO upload_part VALUES (?, ?, ?, ?, ?, ?)", row)
+
+            await self.db.write(work)
+        return Response(headers={"ETag": f'"{hashed.hexdigest()}"'})
+
+    async def _complete(self, request: Request, bucket: str, ref: CommitRef, key: str) -> Response:
+        id_ = self._upload(request, bucket, key)
+        asked = parse_xml(await read_body(request, XML_LIMIT)).findall("Part")
+        numbers = [whole_number(node.findtext("PartNumber"), -1, PART_LIMIT) for node in asked]
+        if not numbers:
+            raise S3Error("MalformedXML")
+        if numbers != sorted(set(numbers)):
+            raise S3Error("InvalidPartOrder")
+        rows = self.db.reader.execute("SELECT * FROM upload_part WHERE upload = ?", (id_,)).fetchall()
+        parts = {row["number"]: row for row in rows}
+        for node, number in zip(asked, numbers, strict=True):
+            if number not in parts or parts[number]["md5"] != (node.findtext("ETag") or "").strip('"'):
+                raise S3Error("InvalidPart")
+        if any(parts[number]["size"] < PART_MINIMUM for number in numbers[:-1]):
+            raise S3Error("EntityTooSmall")
+        with Upload(self.db, self.blobs) as upload:
+            upload.replace(key, b"")
+            for number in numbers:
+                for piece in self.blobs.read(blob_of(self.db.reader, parts[number]["hash"], key)):
+                    upload.add(key, piece)
+            commit = await upload.commit(ref)
+        await self.db.write(partial(_forget, id_=id_))
+        root = ET.Element("CompleteMultipartUploadResult", xmlns=NAMESPACE)
+        entry = files.inspect(self.db.reader, commit, key)
+        for tag, text in (("Location", "PACHYDERM"), ("Bucket", bucket), ("Key", key), ("ETag", etag(entry))):
+            element(root, tag, text)
+        return xml(root, headers={"x-amz-version-id": commit.id})
+
+    async def _abort(self, request: Request, bucket: str, key: str) -> Response:
+        await self.db.write(partial(_forget, id_=self._upload(request, bucket, key)))
+        return Response(status_code=204)
+
+    def list_uploads(self, bucket: str) -> Response:
+        """The uploads of a bucket that are under way."""
+        root = ET.Element("ListMultipartUploadsResult", xmlns=NAMESPACE)
+        element(root, "Bucket", bucket)
+        element(root, "IsTruncated", "false")
+        for row in self.db.reader.execute("SELECT * FROM upload WHERE bucket = ? ORDER BY key, started", (bucket,)).fetchall():
+            upload = element(root, "Upload")
+            for tag, text in (("Key", row["key"]), ("UploadId", row["id"]), ("Initiated", timestamp(row["started"]))):
+                element(upload, tag, text)
+        return xml(root)
+
+    def list_parts(self, request: Request, bucket: str, key: str) -> Response:
+        """The parts of an upload."""
+        id_ = self._upload(request, bucket, key)
+        marker = whole_number(request.query_params.get("part-number-marker"), 0, PART_LIMIT)
+        limit = whole_number(request.query_params.get("max-parts"), 1000, 1000)
+        sql = "SELECT * FROM upload_part WHERE upload = ? AND number > ? ORDER BY number LIMIT ?"
+        rows = self.db.reader.execute(sql, (id_, marker, limit + 1)).fetchall()
+        root = ET.Element("ListPartsResult", xmlns=NAMESPACE)
+        for tag, text in (("Bucket", bucket), ("Key", key), ("UploadId", id_), ("IsTruncated", str(len(rows) > limit).lower())):
+            element(root, tag, text)
+        if len(rows) > limit:
+            element(root, "NextPartNumberMarker", str(rows[limit - 1]["number"]))
+        for row in rows[:limit]:
+            part = element(root, "Part")
+            values = {"PartNumber": str(row["number"]), "ETag": f'"{row["md5"]}"', "Size": str(row["size"])}
+            for tag, text in (values | {"LastModified": timestamp(row["stored"])}).items():
+                element(part, tag, text)
+        return xml(root)
+
+
+def _forget(db: sqlite3.Connection, id_: str) -> None:
+    db.execute("DELETE FROM upload WHERE id = ?", (id_,))
