@@ -18,6 +18,8 @@ from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
+pytest_plugins = ["parity.engine"]
+
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
 PHOTOS = CHECKOUT.parent / "shared" / "data" / "dogs-and-cats"
@@ -195,3 +197,7 @@ def deploy_spec(name, source, deployment):
     spec["input"]["pfs"]["repo"] = source
     spec["transform"]["stdin"] = [f"python deploy.py --deployment-name {deployment} --timeout 120"]
     return spec
+
+
+def pytest_addoption(parser):
+    parser.addoption("--engine", choices=("local", "testbed"), default="local", help="the Pachyderm that tests/parity runs against")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from pdk.errors import UserError
+from pdk.local.pachyderm.service.model import Refused
 
 SPECIAL = "*?[]{}!()@+^\\"  # a path that holds one of these is a pattern
 NAME = "[^/]"  # one character of a name
@@ -49,9 +49,9 @@ class _Translator:
     def __init__(self, pattern: str) -> None:
         self.pattern, self.at = pattern, 0
 
-    def malformed(self, why: str) -> UserError:
+    def malformed(self, why: str) -> Refused:
         """The error for a pattern that says nothing."""
-        return UserError(f"glob pattern {self.pattern!r} is malformed: {why}")
+        return Refused(f"glob pattern {self.pattern!r} is malformed: {why}")
 
     def sequence(self, ends: str = "") -> str:
         """Everything until one of `ends` (left standing) or the end of the pattern."""
@@ -140,7 +140,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """A regular expression to be matched against whole paths.
 
     Raises:
-        UserError: brackets that do not close, and lists of characters that are none.
+        Refused: brackets that do not close, and lists of characters that are none.
     """
     return re.compile(_Translator(pattern).sequence(), re.DOTALL)
 

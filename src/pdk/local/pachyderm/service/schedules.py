@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
-from pdk.errors import UserError
+from pdk.local.pachyderm.service.model import Refused
 
 NAMED = {
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0", "@daily": "0 0 * * *",
@@ -52,9 +52,9 @@ def parse(spec: str) -> Schedule:
     """The schedule of a spec.
 
     Raises:
-        UserError: it is none.
+        Refused: it is none.
     """
-    wrong = UserError(f"error parsing cron-spec: {spec!r} is no schedule; write five fields, @daily or @every 1h30m")
+    wrong = Refused(f"error parsing cron-spec: {spec!r} is no schedule; write five fields, @daily or @every 1h30m")
     text, zone = spec.strip(), UTC
     if match := re.match(r"(?:CRON_)?TZ=(\S+)\s+", text):
         try:

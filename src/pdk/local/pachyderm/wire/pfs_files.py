@@ -86,7 +86,7 @@ class Files:
     async def GetFileSet(self, request: Message) -> Message:
         ref = commit_ref(request.commit)
         work = lambda db: file_sets.of_commit(db, commits.resolve(db, ref), file_sets.TTL_S)  # noqa: E731 - one line, used once
-        return self.schema["pfs_v2.GetFileSetResponse"](file_set_id=await self.db.write(work))
+        return self._file_set(await self.db.write(work))
 
     async def AddFileSet(self, request: Message) -> Message:
         target = commit_ref(request.commit)
