@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint unit lock docs clean
+.PHONY: help setup demo test lint unit conformance lock docs clean
 
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
 	@echo "make test   set up, then lint, types, import contracts and all tests"
+	@echo "make conformance  the recorded Pachyderm calls on a real engine (needs the testbed)"
 	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
 	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
 
@@ -30,6 +31,12 @@ lint: setup
 
 unit: setup
 	$(BIN)/python -m pytest
+
+# the recorded calls once more on the real engine of the testbed; RECORD=1 writes down what it answers now
+TESTBED ?= ../shared/testbed/testbed
+conformance: setup
+	$(TESTBED) up
+	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 
 lock:
 	$(PYTHON) requirements/lock.py

@@ -1,7 +1,8 @@
 """Write the lock files anew: ``python requirements/lock.py`` (needs uv).
 
-Three files, all with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
-replace) and `dev.txt` (what tests and checks need beside).
+All with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
+replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them) and `python-pachyderm.txt` (an old client, for
+which the tests make an environment of its own).
 """
 
 import re
@@ -9,24 +10,21 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
+OPTIONS = ("--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url").split()
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 
 
 def compiled(*extra: str) -> list[str]:
     """One block of text for each locked package."""
-    options = [
-        "--quiet",
-        "--universal",
-        "--python-version",
-        "3.11",
-        "--generate-hashes",
-        "--no-header",
-        "--no-annotate",
-        "--no-emit-index-url",
-    ]
-    command = ["uv", "pip", "compile", *options, *extra, str(HERE.parent / "pyproject.toml")]
+    command = ["uv", "pip", "compile", *OPTIONS, *extra, str(HERE.parent / "pyproject.toml")]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return re.split(r"\n(?=[a-z0-9])", text.strip())
+
+
+def alone(package: str) -> str:
+    """The lock of one package and what it needs."""
+    command = ["uv", "pip", "compile", *OPTIONS, "-"]
+    return subprocess.run(command, input=f"{package}\n", check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
@@ -38,11 +36,8 @@ def main() -> None:
         files[name].append(block)
     for name, blocks in files.items():
         (HERE / f"{name}.txt").write_text("\n".join(blocks) + "\n")
-    uv = subprocess.run(
-        ["uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "-"],
-        input="uv\n", check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    (HERE / "uv.txt").write_text(uv)
+    for name, package in (("uv", "uv"), ("python-pachyderm", "python-pachyderm==7.*")):
+        (HERE / f"{name}.txt").write_text(alone(package))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 from syrupy.extensions.json import JSONSnapshotExtension
-from parity.transcript import Transcript, run_pachctl
 
+from parity.transcript import Transcript, run_pachctl
 
 
 class Engine:

@@ -6,7 +6,10 @@ from pachyderm_sdk.api import pfs
 
 def kinds(found):
     """Of commits: origin, whether finished, has a parent, size."""
-    return [[pfs.OriginKind(c.origin.kind).name, bool(c.finished and c.finished.year > 1970), bool(c.parent_commit), c.details.size_bytes] for c in found]
+    return [
+        [pfs.OriginKind(c.origin.kind).name, bool(c.finished and c.finished.year > 1970), bool(c.parent_commit), c.details.size_bytes]
+        for c in found
+    ]
 
 
 def sizes(found):
@@ -41,7 +44,9 @@ def test_repos(engine, t):
     t.fails("CreateRepo again", lambda: sdk.create_repo(repo=engine.repo("a")), "ALREADY_EXISTS", "already exists")
     sdk.create_repo(repo=engine.repo("a"), description="d", update=True)
     t.call("InspectRepo", lambda: sdk.inspect_repo(repo=engine.repo("a")))
-    t.call("ListRepo", lambda: sdk.list_repo(type="user", projects=[pfs.Project(name=engine.project)]), show=lambda r: [i.repo.name for i in r])
+    t.call(
+        "ListRepo", lambda: sdk.list_repo(type="user", projects=[pfs.Project(name=engine.project)]), show=lambda r: [i.repo.name for i in r]
+    )
     t.fails("InspectRepo of nothing", lambda: sdk.inspect_repo(repo=engine.repo("absent")), "NOT_FOUND", "repo .* not found")
     t.fails("CreateRepo: a bad name", lambda: sdk.create_repo(repo=engine.repo("a b")), "UNKNOWN", "only alphanumeric")
     elsewhere = pfs.Repo(name="r", type="user", project=pfs.Project(name="absent"))
@@ -86,7 +91,9 @@ def test_ancestry(engine, t):
     t.fails("InspectCommit master^~", lambda: sdk.inspect_commit(commit=engine.commit("master^~")), "UNKNOWN", "invalid ancestry")
     absent = "0" * 12 + "4" + "0" * 19
     t.fails("InspectCommit of nothing", lambda: sdk.inspect_commit(commit=engine.commit(absent)), "NOT_FOUND", "not found")
-    t.fails("a branch that is not there", lambda: sdk.inspect_commit(commit=engine.commit(branch="no")), "NOT_FOUND", 'branch "no" not found')
+    t.fails(
+        "a branch that is not there", lambda: sdk.inspect_commit(commit=engine.commit(branch="no")), "NOT_FOUND", 'branch "no" not found'
+    )
 
 
 def test_commits_are_listed(engine, t):
@@ -115,9 +122,15 @@ def test_branches(engine, t):
     t.call("InspectBranch", lambda: sdk.inspect_branch(branch=engine.branch("old")))
     t.call("its empty commit", lambda: sdk.inspect_commit(commit=engine.commit(branch="empty")), show=lambda c: kinds([c]))
     t.call("ListBranch", lambda: sdk.list_branch(repo=engine.repo()), show=lambda found: [b.branch.name for b in found])
-    t.call("ListBranch backwards", lambda: sdk.list_branch(repo=engine.repo(), reverse=True), show=lambda found: [b.branch.name for b in found])
+    t.call(
+        "ListBranch backwards", lambda: sdk.list_branch(repo=engine.repo(), reverse=True), show=lambda found: [b.branch.name for b in found]
+    )
     engine.put({"/b": b"3"}, branch="old")
-    t.call("a fork", lambda: sdk.list_file(file=engine.file("/", branch="old")), show=lambda found: [[f.file.path, f.size_bytes] for f in found])
+    t.call(
+        "a fork",
+        lambda: sdk.list_file(file=engine.file("/", branch="old")),
+        show=lambda found: [[f.file.path, f.size_bytes] for f in found],
+    )
     t.call("DeleteBranch", lambda: sdk.delete_branch(branch=engine.branch("old")) and None)
     t.fails("InspectBranch of nothing", lambda: sdk.inspect_branch(branch=engine.branch("old")), "NOT_FOUND", "not found")
     t.fails("DeleteBranch of nothing", lambda: sdk.delete_branch(branch=engine.branch("old")), "NOT_FOUND", "not found")
@@ -170,15 +183,24 @@ def test_branches_computed_from_each_other(engine, t):
     )
     engine.put({"/a": b"1"}, repo="up")
     t.call("the commit below", lambda: sdk.list_commit(repo=engine.repo("down")), show=kinds)
-    t.call("InspectBranch above", lambda: sdk.inspect_branch(branch=engine.branch(repo="up")), show=lambda b: [s.repo.name for s in b.subvenance])
+    t.call(
+        "InspectBranch above",
+        lambda: sdk.inspect_branch(branch=engine.branch(repo="up")),
+        show=lambda b: [s.repo.name for s in b.subvenance],
+    )
     t.fails(
         "a circle", lambda: sdk.create_branch(branch=engine.branch(repo="up"), provenance=[engine.branch(repo="down")]), "INTERNAL", "cycle"
     )
-    t.fails("StartCommit below", lambda: sdk.start_commit(branch=engine.branch(repo="down")), "UNKNOWN", "output branch|has not been finished")
+    t.fails(
+        "StartCommit below", lambda: sdk.start_commit(branch=engine.branch(repo="down")), "UNKNOWN", "output branch|has not been finished"
+    )
     t.fails("DeleteBranch above", lambda: sdk.delete_branch(branch=engine.branch(repo="up")), "UNKNOWN", "provenance")
     t.fails("DeleteRepo above", lambda: sdk.delete_repo(repo=engine.repo("up")), "UNKNOWN", "provenance")
     t.fails(
-        "itself", lambda: sdk.create_branch(branch=engine.branch("x", "up"), provenance=[engine.branch(repo="up")]), "UNKNOWN", "its own branch"
+        "itself",
+        lambda: sdk.create_branch(branch=engine.branch("x", "up"), provenance=[engine.branch(repo="up")]),
+        "UNKNOWN",
+        "its own branch",
     )
 
 

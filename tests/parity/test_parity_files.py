@@ -11,7 +11,9 @@ FILES = {"/a": b"one", "/b/c": b"two!", "/b/d/e": b"three", "/b.txt": b""}
 
 def brief(found):
     """Path, size, type and (of small files) hash of every entry."""
-    return [[f.file.path, f.size_bytes, pfs.FileType(f.file_type).name, f.hash.hex() if f.file_type == pfs.FileType.FILE else ""] for f in found]
+    return [
+        [f.file.path, f.size_bytes, pfs.FileType(f.file_type).name, f.hash.hex() if f.file_type == pfs.FileType.FILE else ""] for f in found
+    ]
 
 
 def changed(found):
@@ -40,7 +42,7 @@ def test_what_was_put_is_listed(engine, t):
 def test_listings_have_pages(engine, t):
     engine.put({f"/{number}": b"x" for number in range(6)})
     sdk = engine.sdk.pfs
-    listed = lambda **more: (lambda: sdk.list_file(file=engine.file("/"), **more))  # noqa: E731
+    listed = lambda **more: lambda: sdk.list_file(file=engine.file("/"), **more)  # noqa: E731
     t.call("ListFile number", listed(number=2), show=brief)
     t.call("ListFile behind a marker", listed(number=2, pagination_marker=engine.file("/2")), show=brief)
     t.call("ListFile backwards", listed(number=2, reverse=True), show=brief)

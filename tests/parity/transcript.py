@@ -87,7 +87,9 @@ class Transcript:
 
 def plain_text(text):
     """Output without ages and column widths."""
-    text = re.sub(r"\b(\d+ (seconds?|minutes?|hours?) ago|Less than a second ago|About (a|an) \w+ ago|\d+ (seconds?|minutes?))\b", "AGE", text)
+    text = re.sub(
+        r"\b(\d+ (seconds?|minutes?|hours?) ago|Less than a second ago|About (a|an) \w+ ago|\d+ (seconds?|minutes?))\b", "AGE", text
+    )
     return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines() if line.strip()]
 
 

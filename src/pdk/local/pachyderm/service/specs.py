@@ -87,7 +87,7 @@ def parse(raw: Mapping[str, Any]) -> Spec:
         raise Refused("embedding TFJobs in pipelines is not supported yet")
     reprocess = raw.get("reprocess_spec") or "until_success"
     if reprocess not in ("until_success", EVERY_JOB):
-        raise Refused("invalid pipeline spec: ReprocessSpec must be one of 'until_success' or 'every_job'")
+        raise UserError("invalid effective spec: invalid pipeline spec: ReprocessSpec must be one of 'until_success' or 'every_job'")
     if not raw.get("input"):
         raise Refused(f"pipeline {name!r}: no input set; a pipeline needs one")
     if not transform.get("cmd"):

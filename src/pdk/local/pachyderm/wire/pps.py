@@ -57,6 +57,11 @@ class Pps:
         for name in MERGE_FIELDS:
             spec.ClearField(name)
         raw = specs.with_defaults(to_dict(spec))
+        project = spec.pipeline.project.name or repos.DEFAULT_PROJECT
+        try:
+            repos.project(self.db.reader, project)
+        except NotFound as error:
+            raise UserError(f"could not make effective spec: could not get defaults for project {project}: {error}") from error
         if not request.dry_run:
             await self._create(raw, text, update=update, reprocess=reprocess)
         answer = json_format.MessageToJson(self.convert.request(raw), indent=None)
