@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OPTIONS = ("--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url").split()
+OPTIONS = ("--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url")
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pdk.errors import NotFound, UserError
 
@@ -119,6 +120,22 @@ def default_state(environ: Mapping[str, str] | None = None) -> Path:
     if chosen := environ.get("PDK_STATE"):
         return Path(chosen).absolute()
     return Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/")) / ".local/state") / "pdk"
+
+
+def named_pachyderm(environ: Mapping[str, str] | None = None) -> tuple[str, int, str] | None:
+    """Host, port and token of the Pachyderm that ``$PACHD_ADDRESS`` (``grpc://HOST:PORT``) and ``$PACH_TOKEN`` name, as pachctl reads them.
+
+    Raises:
+        UserError: the address is none.
+    """
+    environ = os.environ if environ is None else environ
+    address = environ.get("PACHD_ADDRESS")
+    if not address:
+        return None
+    parts = urlsplit(address if "://" in address else f"grpc://{address}")
+    if parts.scheme not in ("grpc", "http") or not parts.hostname:
+        raise UserError(f"PACHD_ADDRESS is {address!r}: grpc://HOST:PORT is expected")
+    return parts.hostname, parts.port or 30650, environ.get("PACH_TOKEN", "")
 
 
 def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -73,7 +73,10 @@ def test_combined_inputs(engine, t, kind):
     engine.make_repo("more")
     engine.put(DATA)
     engine.put({"/a1": b"m1", "/z2": b"m2"}, repo="more")
-    script = "mkdir -p /pfs/out/$PACH_DATUM_ID; cd /pfs; for f in */*; do case $f in out/*) ;; *) cp $f out/$PACH_DATUM_ID/$(echo $f | tr / -);; esac; done"
+    script = (
+        "mkdir -p /pfs/out/$PACH_DATUM_ID; cd /pfs; "
+        "for f in */*; do case $f in out/*) ;; *) cp $f out/$PACH_DATUM_ID/$(echo $f | tr / -);; esac; done"
+    )
     engine.make_pipeline("p", script, {kind: COMBINED[kind]})
     job = t.call("the job", lambda: engine.newest("p"), show=ended)
     t.call("its datums", lambda: list(engine.sdk.pps.list_datum(job=job.job)), show=lambda found: [

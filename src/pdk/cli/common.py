@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pdk.engines.pachyderm import Pachyderm
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
-from pdk.settings import Installation, default_state, is_loopback
+from pdk.settings import Installation, default_state, is_loopback, named_pachyderm
+
+if TYPE_CHECKING:
+    from pdk.engines.versioned import Versioned
 
 WIDE = 200  # columns where the output is no terminal: other programs read it
 console = Console(highlight=False, soft_wrap=True)
@@ -43,10 +45,15 @@ def installation(state: Path | None) -> Installation:
     return Installation.load((state or default_state()).absolute())
 
 
-def pachyderm(state: Path | None) -> Pachyderm:
-    """Its Pachyderm."""
+def pachyderm(state: Path | None) -> Versioned:
+    """The Pachyderm that a command talks to: that of the installation, or any other one that PACHD_ADDRESS names."""
+    from pdk.engines.versioned import Versioned  # here and not above: the SDK takes a while to import
+
+    other = named_pachyderm() if state is None else None
+    if other is not None:
+        return Versioned(*other)
     found = installation(state)
-    return Pachyderm(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
+    return Versioned(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
 
 
 def show(rows: Sequence[dict[str, Any]], output: str) -> None:

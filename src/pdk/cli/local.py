@@ -11,7 +11,6 @@ import typer
 
 from pdk.cli.common import Output, State, console, installation, show
 from pdk.errors import UserError
-from pdk.local import up as supervisor
 from pdk.settings import SERVERS, default_state, ports_from
 
 PORT_HELP = "NAME=PORT for pachyderm, s3, determined, kserve or gateway; refused where it is taken. May be repeated."
@@ -27,6 +26,8 @@ def up(
     ] = None,
 ) -> None:
     """Run the local engines in the foreground; Ctrl-C stops them, their state stays."""
+    from pdk.local import up as supervisor  # here and not above: it takes a while to import
+
     folder = (state or default_state()).absolute()
     pairs = dict(part.partition("=")[::2] for part in port or [])
     if wrong := [f"{name}={number}" for name, number in pairs.items() if not number.isdecimal()]:
@@ -40,12 +41,16 @@ def up(
 
 def env(state: State = None) -> None:
     """Print variables for pachctl, det, kubectl and curl: eval "$(pdk env)"."""
+    from pdk.local import up as supervisor  # here and not above: it takes a while to import
+
     for key, value in supervisor.environment(installation(state)).items():
         typer.echo(f"export {key}={shlex.quote(value)}")
 
 
 def status(state: State = None, output: Output = "table") -> None:
     """Show each server's health."""
+    from pdk.local import up as supervisor  # here and not above: it takes a while to import
+
     found, rows = installation(state), []
     for name in SERVERS:
         answer = supervisor.health(found, name)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pdk.cli import local, predictions, versioned
+from pdk.cli import local, pipelines, predictions, storage, verbs, versioned
 from pdk.cli.common import errors, exit_code
 from pdk.errors import PdkError
 
@@ -18,8 +18,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 local.register(app)
-versioned.register(app)
+verbs.register(app)
+pipelines.register(app)
+storage.register(app)
 predictions.register(app)
+COMMANDS = (versioned,)  # imported for what it puts under the verbs
 
 
 def main() -> None:

@@ -1,99 +1,229 @@
-"""`pdk create|put|list|inspect|logs`: versioned data and pipelines, in pachctl's grammar."""
+"""Versioned data in pachctl's grammar: projects, repos, branches, commits, files."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from pdk.cli.common import Output, Project, State, console, pachyderm, show
-from pdk.engines.pachyderm import Job
-from pdk.errors import NotFound, UserError
+from pdk.cli.common import Output, Project, State, console, errors, pachyderm, show
+from pdk.cli.storage import local_put
+from pdk.cli.verbs import copy, create, delete, diff, drop, finish, get, glob, inspect, list_, put, squash, start
+from pdk.errors import UserError
 
-create = typer.Typer(help="Create a project, repo, pipeline or secret.", no_args_is_help=True)
-put = typer.Typer(help="Put files.", no_args_is_help=True)
-list_ = typer.Typer(help="List jobs.", no_args_is_help=True)
-inspect = typer.Typer(help="Show a job.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-JobName = Annotated[str, typer.Argument(help="PIPELINE@ID, or PIPELINE for its newest job.")]
+Description = Annotated[str, typer.Option("--description", "-d", "--message", "-m")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Even where something depends on it.")]
+FileName = Annotated[str, typer.Argument(help="REPO@BRANCH-OR-COMMIT:/PATH")]
+BranchName = Annotated[str, typer.Argument(help="REPO@BRANCH")]
+CommitName = Annotated[str, typer.Argument(help="REPO@BRANCH-OR-COMMIT")]
 
 
-def pairs(values: list[str] | None, option: str) -> dict[str, str]:
-    """KEY=VALUE options.
+def progress(total: int) -> Progress:
+    """A bar over bytes, on standard error; nothing where that is no terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    Raises:
-        UserError: one without '='.
-    """
-    found: dict[str, str] = {}
-    for value in values or []:
-        key, separator, rest = value.partition("=")
-        if not separator or not key:
-            raise UserError(f"{option} {value!r}: KEY=VALUE is expected")
-        found[key] = rest
-    return found
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+    bar.add_task("", total=total)
+    return bar
 
 
 @create.command("project")
-def create_project(name: str, description: Annotated[str, typer.Option("--description", "-d")] = "", state: State = None) -> None:
+def create_project(name: str, description: Description = "", state: State = None) -> None:
     """Create a project."""
     pachyderm(state).create_project(name, description)
 
 
 @create.command("repo")
-def create_repo(
-    name: str, description: Annotated[str, typer.Option("--description", "-d")] = "", project: Project = "default", state: State = None
-) -> None:
+def create_repo(name: str, description: Description = "", project: Project = "default", state: State = None) -> None:
     """Create a repo."""
     pachyderm(state).create_repo(project, name, description)
 
 
-@create.command("pipeline")
-def create_pipeline(
-    file: Annotated[Path, typer.Option("--file", "-f", help="Spec in JSON or YAML; several in one file are taken in their order.")],
-    env: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that replaces a variable of transform.env. May be repeated.")] = None,
-    update: Annotated[bool, typer.Option(help="Change it where it exists.")] = False,
+@create.command("branch")
+def create_branch(
+    name: BranchName,
+    head: Annotated[str, typer.Option(help="Commit, branch or ancestry (master^) that it points to.")] = "",
+    trigger: Annotated[str, typer.Option(help="Branch of the same repo that it follows.")] = "",
+    trigger_commits: Annotated[int, typer.Option(help="Follow once so many commits came together.")] = 0,
+    trigger_size: Annotated[str, typer.Option(help="Follow once so much data came together (10M).")] = "",
+    trigger_cron: Annotated[str, typer.Option(help="Follow by the clock (a cron spec).")] = "",
+    trigger_all: Annotated[bool, typer.Option(help="All conditions must hold.")] = False,
     project: Project = "default",
     state: State = None,
 ) -> None:
-    """Create a pipeline from a spec."""
-    engine, changes = pachyderm(state), pairs(env, "--env")
-    for spec in read_specs(file):
-        spec.setdefault("pipeline", {}).setdefault("project", {"name": project})
-        if changes:
-            spec.setdefault("transform", {}).setdefault("env", {}).update(changes)
-        engine.create_pipeline(spec, update=update)
+    """Create a branch, or point it elsewhere."""
+    conditions = {"branch": trigger, "commits": trigger_commits, "size": trigger_size, "cron_spec": trigger_cron, "all": trigger_all}
+    pachyderm(state).create_branch(project, name, head, conditions if trigger else None)
 
 
-def read_specs(file: Path) -> list[dict[str, Any]]:
-    """The specs of a file.
-
-    Raises:
-        UserError: it cannot be read as such.
-    """
-    try:
-        documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"the spec {file} cannot be read: {error}") from error
-    specs = [spec for document in documents for spec in (document if isinstance(document, list) else [document])]
-    if not specs or not all(isinstance(spec, dict) for spec in specs):
-        raise UserError(f"{file} holds no pipeline spec")
-    return specs
+@list_.command("project")
+def list_project(state: State = None, output: Output = "table") -> None:
+    """List projects."""
+    show(pachyderm(state).projects(), output)
 
 
-@create.command("secret")
-def create_secret(
-    name: str,
-    literal: Annotated[list[str] | None, typer.Option("--from-file", help="KEY=FILE: the file's content becomes the key's value.")] = None,
+@list_.command("repo")
+def list_repo(project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List repos."""
+    show(pachyderm(state).repos(project), output)
+
+
+@list_.command("branch")
+def list_branch(repo: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List the branches of a repo."""
+    show(pachyderm(state).branches(project, repo), output)
+
+
+@list_.command("commit")
+def list_commit(
+    target: Annotated[str, typer.Argument(help="REPO, REPO@BRANCH, or an ID for all commits that share it.")],
+    number: Annotated[int, typer.Option("--number", "-n", help="At most so many; 0 for all.")] = 0,
+    project: Project = "default",
+    state: State = None,
+    output: Output = "table",
+) -> None:
+    """List commits, newest first."""
+    engine = pachyderm(state)
+    found = engine.commit_set(target) if len(target) == 32 and "@" not in target else engine.commits(project, target, number)
+    show(found, output)
+
+
+@list_.command("file")
+def list_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List the files of a folder."""
+    show(pachyderm(state).files(project, target), output)
+
+
+@glob.command("file")
+def glob_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List the files that a pattern matches."""
+    show(pachyderm(state).glob(project, target), output)
+
+
+@inspect.command("project")
+def inspect_project(name: str, state: State = None, output: Output = "table") -> None:
+    """Show a project."""
+    show([pachyderm(state).project(name)], output)
+
+
+@inspect.command("repo")
+def inspect_repo(name: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """Show a repo."""
+    show([pachyderm(state).repo(project, name)], output)
+
+
+@inspect.command("branch")
+def inspect_branch(name: BranchName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """Show a branch."""
+    show([pachyderm(state).branch(project, name)], output)
+
+
+@inspect.command("commit")
+def inspect_commit(
+    name: CommitName,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is finished.")] = False,
+    project: Project = "default",
+    state: State = None,
+    output: Output = "table",
+) -> None:
+    """Show a commit."""
+    show([pachyderm(state).commit_row(project, name, wait=wait)], output)
+
+
+@inspect.command("file")
+def inspect_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """Show a file or folder."""
+    show([pachyderm(state).file_row(project, target)], output)
+
+
+@delete.command("project")
+def delete_project(name: str, force: Force = False, state: State = None) -> None:
+    """Delete a project."""
+    pachyderm(state).delete_project(name, force=force)
+
+
+@delete.command("repo")
+def delete_repo(name: str, force: Force = False, project: Project = "default", state: State = None) -> None:
+    """Delete a repo with its commits."""
+    pachyderm(state).delete_repo(project, name, force=force)
+
+
+@delete.command("branch")
+def delete_branch(name: BranchName, force: Force = False, project: Project = "default", state: State = None) -> None:
+    """Delete a branch; its commits stay."""
+    pachyderm(state).delete_branch(project, name, force=force)
+
+
+@delete.command("file")
+def delete_file(
+    target: FileName,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Delete a folder.")] = False,
+    project: Project = "default",
     state: State = None,
 ) -> None:
-    """Create a secret for pipelines; values are read from files, so that they do not show in a process list."""
-    data = {key: Path(path).read_text().rstrip("\n") for key, path in pairs(literal, "--from-file").items()}
-    if not data:
-        raise UserError("a secret needs at least one --from-file KEY=FILE")
-    pachyderm(state).create_secret(name, data)
+    """Delete a file from a branch, in one commit."""
+    pachyderm(state).delete_file(project, target, recursive=recursive)
+
+
+@start.command("commit")
+def start_commit(name: BranchName, description: Description = "", project: Project = "default", state: State = None) -> None:
+    """Open a commit and print its ID; files that are put into the branch go there until it is finished."""
+    typer.echo(pachyderm(state).start_commit(project, name, description))
+
+
+@finish.command("commit")
+def finish_commit(name: CommitName, description: Description = "", project: Project = "default", state: State = None) -> None:
+    """Finish a commit."""
+    pachyderm(state).finish_commit(project, name, description)
+
+
+@squash.command("commit")
+def squash_commit(id_: Annotated[str, typer.Argument(metavar="ID")], state: State = None) -> None:
+    """Take the commits with an ID out of history; what they changed stays with their children."""
+    pachyderm(state).squash(id_)
+
+
+@drop.command("commit")
+def drop_commit(id_: Annotated[str, typer.Argument(metavar="ID")], state: State = None) -> None:
+    """Remove the newest commits, those with an ID, and what they changed."""
+    pachyderm(state).drop(id_)
+
+
+@copy.command("file")
+def copy_file(
+    source: FileName,
+    target: FileName,
+    append: Annotated[bool, typer.Option("--append", "-a", help="Append instead of replacing.")] = False,
+    project: Project = "default",
+    state: State = None,
+) -> None:
+    """Copy a file or folder, without moving its bytes."""
+    pachyderm(state).copy_file(project, source, target, append=append)
+
+
+@diff.command("file")
+def diff_file(
+    new: FileName,
+    old: Annotated[str, typer.Argument(help="REPO@BRANCH-OR-COMMIT:/PATH; without it the parent of NEW's commit.")] = "",
+    project: Project = "default",
+    state: State = None,
+    output: Output = "table",
+) -> None:
+    """List what differs between two commits."""
+    show(pachyderm(state).diff(project, new, old), output)
 
 
 @put.command("file")
@@ -111,7 +241,13 @@ def put_file(
     if not repo or not branch:
         raise UserError(f"target {target!r}: REPO@BRANCH:/PATH is expected")
     files = find_files(file, path or "/", recursive=recursive)
-    commit = pachyderm(state).put_files(project, repo, branch, files, append=append)
+    with progress(sum(source.stat().st_size for source in files.values())) as bar:
+        advance = partial(bar.advance, bar.task_ids[0])
+        put_quickly = local_put(state)
+        if put_quickly:
+            commit = put_quickly(project, repo, branch, files, append=append, sent=advance)
+        else:
+            commit = pachyderm(state).put_files(project, repo, branch, files, append=append, sent=advance)
     console.print(f"{len(files)} files in commit {commit} of {project}/{repo}", markup=False)
 
 
@@ -119,16 +255,15 @@ def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, 
     """Path in the repo → local file, laid out as pachctl does: a folder's files below `path`, a single file at `path`.
 
     Raises:
-        UserError: a source is missing, or a folder without --recursive.
+        UserError: a source is missing, a symbolic link, or a folder without --recursive.
     """
     found: dict[str, Path] = {}
     base = "/" + path.strip("/")
     for source in sources:
         if source.is_dir():
             if not recursive:
-                raise UserError(f"{source} is a folder; add -r to put what is in it")
-            inner = [entry for entry in sorted(source.rglob("*")) if entry.is_file()]
-            found.update({f"{base.rstrip('/')}/{entry.relative_to(source).as_posix()}": entry for entry in inner})
+                raise UserError(f"{source} is a folder; add --recursive to put its files")
+            found.update({f"{base.rstrip('/')}/{entry.relative_to(source).as_posix()}": entry for entry in below(source)})
         elif source.is_file():
             single = len(sources) == 1 and base != "/" and not path.endswith("/")
             found[base if single else f"{base.rstrip('/')}/{source.name}"] = source
@@ -139,65 +274,43 @@ def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, 
     return found
 
 
-def find_job(name: str, project: str, state: Path | None) -> Job:
-    """The job that a command names.
+def below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, by name.
 
     Raises:
-        NotFound: the pipeline has no job.
+        UserError: one is a symbolic link.
     """
-    pipeline, _, id_ = name.partition("@")
-    engine = pachyderm(state)
-    if id_:
-        return engine.job(project, pipeline, id_)
-    newest = next(iter(engine.jobs(project, pipeline)), None)
-    if newest is None:
-        raise NotFound(f"pipeline {project}/{pipeline} has no job yet; commit data to its input")
-    return newest
+    for entry in sorted(folder.rglob("*")):
+        if entry.is_symlink():
+            raise UserError(f"{entry} is a symbolic link; links are not put, for what they lead to may lie anywhere: put the file itself")
+        if entry.is_file():
+            yield entry
 
 
-def row(job: Job) -> dict[str, Any]:
-    """A job as a table shows it."""
-    ended = job.finished.timestamp() if job.finished else time.time()
-    duration = f"{ended - job.started.timestamp():.0f}s" if job.started else ""
-    reason = job.reason.partition("\n")[0]
-    return {"pipeline": job.pipeline, "id": job.id, "state": job.state.lower(), "duration": duration, "reason": reason}
-
-
-@list_.command("job")
-def list_job(
-    pipeline: Annotated[str | None, typer.Option("--pipeline", "-p")] = None,
+@get.command("file")
+def get_file(
+    target: FileName,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Get a folder.")] = False,
+    out: Annotated[Path | None, typer.Option("--file", "-f", help="Where to write it (default: standard output).")] = None,
     project: Project = "default",
     state: State = None,
-    output: Output = "table",
 ) -> None:
-    """List jobs, newest first."""
-    show([row(job) for job in pachyderm(state).jobs(project, pipeline)], output)
-
-
-@inspect.command("job")
-def inspect_job(name: JobName, project: Project = "default", state: State = None, output: Output = "table") -> None:
-    """Show a job with its whole reason."""
-    job = find_job(name, project, state)
-    show([{**row(job), "reason": job.reason}], output)
-
-
-def logs(
-    name: JobName, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    project: Project = "default", state: State = None,
-) -> None:  # fmt: skip
-    """Print what a job's program printed; with --follow, exit 1 when the job fails."""
-    job = find_job(name, project, state)
+    """Get a file, or a folder with --recursive."""
     engine = pachyderm(state)
-    for line in engine.logs(project, job.pipeline, job.id, follow=follow):
-        console.print(line, markup=False)
-    job = engine.job(project, job.pipeline, job.id)
-    if follow and job.state != "SUCCESS":
-        console.print(f"job {job.pipeline}@{job.id}: {job.state.lower()}: {job.reason}", markup=False)
-        raise typer.Exit(1)
+    if recursive:
+        from pdk.engines.versioned import save
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for name, group in (("create", create), ("put", put), ("list", list_), ("inspect", inspect)):
-        app.add_typer(group, name=name)
-    app.command()(logs)
+        if out is None:
+            raise UserError("--recursive needs --file FOLDER")
+        with progress(engine.file_row(project, target)["size"]) as bar:
+            for size in save(engine.archive(project, target), out, target.partition(":")[2] or "/"):
+                bar.advance(bar.task_ids[0], size)
+        return
+    if out is None:
+        stream = typer.get_binary_stream("stdout")
+        for part in engine.content(project, target):
+            stream.write(part)
+        return
+    with progress(engine.file_row(project, target)["size"]) as bar, out.open("wb") as file:
+        for part in engine.content(project, target):
+            bar.advance(bar.task_ids[0], file.write(part))

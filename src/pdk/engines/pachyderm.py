@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ class Difference:
 
 
 @contextlib.contextmanager
-def _errors(address: str) -> Iterator[None]:
+def mapped_errors(address: str) -> Iterator[None]:
     """Vendor errors stop here."""
     try:
         yield
@@ -104,7 +104,7 @@ class Pachyderm:
         Raises:
             NotFound: no such repo or commit.
         """
-        with _errors(self.address):
+        with mapped_errors(self.address):
             info = self._client.pfs.inspect_commit(commit=self._commit(project, repo, id_), wait=pfs.CommitState.FINISHED)
             root = self._client.pfs.inspect_file(file=pfs.File(commit=info.commit, path="/"))
         parent = info.parent_commit.id if info.parent_commit else None
@@ -115,7 +115,7 @@ class Pachyderm:
         parent = commit.parent
         while parent:
             yield parent
-            with _errors(self.address):
+            with mapped_errors(self.address):
                 info = self._client.pfs.inspect_commit(commit=self._commit(commit.project, commit.repo, parent))
             parent = info.parent_commit.id if info.parent_commit else None
 
@@ -124,7 +124,7 @@ class Pachyderm:
         added: list[str] = []
         changed: list[str] = []
         deleted: list[str] = []
-        with _errors(self.address):
+        with mapped_errors(self.address):
             new = pfs.File(commit=self._commit(commit.project, commit.repo, commit.id), path="/")
             old = pfs.File(commit=self._commit(commit.project, commit.repo, since), path="/")
             for change in self._client.pfs.diff_file(new_file=new, old_file=old):
@@ -138,7 +138,7 @@ class Pachyderm:
 
     def reader_token(self, project: str, repo: str, robot: str) -> str:
         """A short-lived token that can read one repo and nothing else; what was given where the engine has no authentication."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             try:
                 self._client.auth.who_am_i()
             except AuthServiceNotActivated:
@@ -152,7 +152,7 @@ class Pachyderm:
         """Create a repo where it is missing."""
         target = pfs.Repo(name=repo, type="user", project=pfs.Project(name=project))
         try:
-            with _errors(self.address):
+            with mapped_errors(self.address):
                 self._client.pfs.create_repo(repo=target, description=description)
         except Conflict:
             return
@@ -161,7 +161,7 @@ class Pachyderm:
         """ID of a branch's newest finished commit; None where there is none."""
         target = pfs.Branch(repo=pfs.Repo(name=repo, type="user", project=pfs.Project(name=project)), name=branch)
         try:
-            with _errors(self.address):
+            with mapped_errors(self.address):
                 head = self._client.pfs.inspect_branch(branch=target).head
                 info = self._client.pfs.inspect_commit(commit=head) if head and head.id else None
         except NotFound:
@@ -172,7 +172,7 @@ class Pachyderm:
         """A small file of a commit; None where it is missing."""
         file = pfs.File(commit=self._commit(project, repo, id_), path=path)
         try:
-            with _errors(self.address):
+            with mapped_errors(self.address):
                 self._client.pfs.inspect_file(file=file)
                 with self._client.pfs.pfs_file(file=file) as source:
                     return bytes(source.read())
@@ -193,7 +193,7 @@ class Pachyderm:
                 for start in range(0, max(1, len(content)), PART):
                     yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=f"/{folder}/{path}", raw=content[start : start + PART]))
 
-        with _errors(self.address):
+        with mapped_errors(self.address):
             self._client.pfs.modify_file(requests())
             head = self._client.pfs.inspect_branch(branch=target).head
             self._client.pfs.inspect_commit(commit=head, wait=pfs.CommitState.FINISHED)
@@ -203,26 +203,32 @@ class Pachyderm:
 
     def create_project(self, name: str, description: str = "") -> None:
         """Create a project."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             self._client.pfs.create_project(project=pfs.Project(name=name), description=description)
 
     def create_repo(self, project: str, repo: str, description: str = "") -> None:
         """Create a repo."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             self._client.pfs.create_repo(repo=pfs.Repo(name=repo, type="user", project=pfs.Project(name=project)), description=description)
 
-    def create_pipeline(self, spec: Mapping[str, Any], *, update: bool = False) -> None:
+    def create_pipeline(self, spec: Mapping[str, Any], *, update: bool = False, reprocess: bool = False) -> None:
         """Create a pipeline from a spec, field names as in pachctl's files."""
-        with _errors(self.address):
-            self._client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec), update=update)
+        with mapped_errors(self.address):
+            self._client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec), update=update, reprocess=reprocess)
 
     def create_secret(self, name: str, data: Mapping[str, str]) -> None:
         """Create a secret for pipelines."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             self._client.pps.create_secret(name=name, data=dict(data))
 
-    def put_files(self, project: str, repo: str, branch: str, files: Mapping[str, Path], *, append: bool = False) -> str:
-        """Put files (path in the repo → local file) in one commit; returns the ID of the branch's head."""
+    def put_files(
+        self, project: str, repo: str, branch: str, files: Mapping[str, Path], *, append: bool = False, sent: Callable[[int], object] = int
+    ) -> str:
+        """Put files (path in the repo → local file) in one commit; returns the ID of the branch's head.
+
+        Args:
+            sent: told of every so many bytes that went out.
+        """
         target = pfs.Branch(repo=pfs.Repo(name=repo, type="user", project=pfs.Project(name=project)), name=branch)
 
         def requests() -> Iterator[Any]:
@@ -231,13 +237,23 @@ class Pachyderm:
                 if not append:
                     yield pfs.ModifyFileRequest(delete_file=pfs.DeleteFile(path=path))
                 with source.open("rb") as file:
-                    yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=file.read(PART)))
-                    while part := file.read(PART):
+                    part = file.read(PART)
+                    while True:
                         yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=part))
+                        sent(len(part))
+                        if not (part := file.read(PART)):
+                            break
 
-        with _errors(self.address):
+        with mapped_errors(self.address):
             self._client.pfs.modify_file(requests())
             return str(self._client.pfs.inspect_branch(branch=target).head.id)
+
+    def render(self, template: str, arguments: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The pipeline specs that a jsonnet template makes."""
+        with mapped_errors(self.address):
+            text = self._client.pps.render_template(template=template, args=dict(arguments)).json
+        content = json.loads(text)
+        return list(content) if isinstance(content, list) else [content]
 
     def _pipeline(self, project: str, pipeline: str) -> pps.Pipeline:
         return pps.Pipeline(name=pipeline, project=pfs.Project(name=project))
@@ -250,7 +266,7 @@ class Pachyderm:
 
     def jobs(self, project: str, pipeline: str | None = None) -> list[Job]:
         """Jobs of a project or pipeline, newest first."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             if pipeline:
                 found = self._client.pps.list_job(pipeline=self._pipeline(project, pipeline))
             else:
@@ -259,12 +275,12 @@ class Pachyderm:
 
     def job(self, project: str, pipeline: str, id_: str) -> Job:
         """One job."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             return self._job(self._client.pps.inspect_job(job=pps.Job(pipeline=self._pipeline(project, pipeline), id=id_)))
 
     def logs(self, project: str, pipeline: str, id_: str, *, follow: bool) -> Iterator[str]:
         """A job's output, line by line; with `follow`, until it has ended."""
-        with _errors(self.address):
+        with mapped_errors(self.address):
             job = pps.Job(pipeline=self._pipeline(project, pipeline), id=id_)
             for message in self._client.pps.get_logs(job=job, follow=follow):
                 yield message.message

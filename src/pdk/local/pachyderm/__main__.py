@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sqlite3
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+import uvloop
 from starlette.applications import Starlette
 
 from pdk.local.kit import logs, main, web
@@ -22,7 +22,7 @@ from pdk.local.pachyderm.service.model import CommitRef
 from pdk.local.pachyderm.service.worker import Worker
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.schema import MIGRATIONS
-from pdk.local.pachyderm.wire import rpc, s3, schema
+from pdk.local.pachyderm.wire import admin, rpc, s3, schema
 from pdk.local.pachyderm.wire.pfs import Pfs
 from pdk.local.pachyderm.wire.pfs_files import Files
 from pdk.local.pachyderm.wire.pps import Pps
@@ -107,16 +107,18 @@ async def serve(installation: Installation) -> None:
         await server.start()
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
         gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
-        routes = [web.healthz({"database": partial(main.database_works, db), "store": partial(main.writable, home)}), *gateway.routes()]
+        caretaker = admin.Admin(db, blobs, None if is_loopback(installation.bind) else secret)
+        checks = {"database": partial(main.database_works, db), "store": partial(main.writable, home)}
+        routes = [web.healthz(checks), *caretaker.routes(), *gateway.routes()]
         app = web.Guard(Starlette(routes=routes), door, s3.refusal_body) if is_loopback(installation.bind) else Starlette(routes=routes)
-        async with main.running(worker.run(), web.serve(app, installation.bind, installation.ports.s3)):
+        async with main.running(worker.run(), caretaker.run(), web.serve(app, installation.bind, installation.ports.s3)):
             await web.until_signal()
         await server.stop(grace=1.0)
 
 
 def start(state: Path) -> None:
     """The process's main function."""
-    asyncio.run(serve(Installation.load(state)))
+    uvloop.run(serve(Installation.load(state)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Datums: a job's input cut into pieces, what became of each, and a commit made of what they wrote.
 
-What a datum wrote is kept as a result, by the datum's hash. A datum whose hash has a result is not run again, in whatever job it comes.
-Every function works inside the caller's transaction.
+What a datum wrote is kept as a result, with the datum's hash. A datum is not run again while its hash is that of the last successful
+job, as on the engine, or that of the last time it was processed: what a failed job got done is not lost, and what went away and comes
+back is there at once. But data that is put back to what it was before a later change is processed anew, because user code may have acted
+on the later one. Every function works inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -66,10 +68,8 @@ def lay_out(db: Connection, job: int, raw: Mapping[str, Any], commit: Commit, pi
     """
     spec = specs.parse(raw)
     assert spec.input is not None
-    before = {
-        row["id"]: row["state"] for row in db.execute("SELECT id, state FROM datum WHERE job = ? AND result IS NOT NULL", (job,)).fetchall()
-    }
-    results = {row["id"]: row["result"] for row in db.execute("SELECT id, result FROM datum WHERE job = ?", (job,)).fetchall()}
+    mine = {row["id"]: row["result"] for row in db.execute("SELECT id, result FROM datum WHERE job = ? AND state = 'SUCCESS'", (job,))}
+    base = _base_job(db, commit)
     db.execute("DELETE FROM datum WHERE job = ?", (job,))
     read = {source.repo: source for source in commits.provenance(db, commit.pk)}
     found: list[Datum] = []
@@ -77,16 +77,26 @@ def lay_out(db: Connection, job: int, raw: Mapping[str, Any], commit: Commit, pi
         id_, key = inputs.datum_id(parts), inputs.datum_hash(parts, pipeline.salt)
         if spec.every_job:
             key = f"{key}@{commit.id}"  # a result of this job's own
-        row = db.execute("SELECT pk FROM result WHERE pipeline = ? AND key = ?", (pipeline.pk, key)).fetchone()
-        state, result = ("SKIPPED", row["pk"]) if row else ("STARTING", None)
-        if before.get(id_) == "SUCCESS" and row and results[id_] == row["pk"]:
-            state = "SUCCESS"
+        result = mine.get(id_) or _earlier(db, pipeline.pk, base, id_, key)
+        state = "STARTING" if result is None else "SUCCESS" if id_ in mine else "SKIPPED"
         found.append(Datum(id_, key, position, state, parts))
         db.execute(
             "INSERT INTO datum (job, id, position, state, inputs, result) VALUES (?, ?, ?, ?, ?, ?)",
             (job, id_, position, state, json.dumps([vars(part) for part in parts]), result),
         )
     return found
+
+
+def _earlier(db: Connection, pipeline: int, base: int | None, datum: str, key: str) -> int | None:
+    """The result that a datum need not be run again for."""
+    for sql, of in (
+        ("SELECT r.pk, r.key FROM datum d JOIN result r ON d.result = r.pk WHERE d.job = ? AND d.id = ?", base),
+        ("SELECT pk, key FROM result WHERE pipeline = ? AND datum = ? ORDER BY pk DESC LIMIT 1", pipeline),
+    ):
+        row = db.execute(sql, (of, datum)).fetchone()
+        if row and row["key"] == key:
+            return int(row["pk"])
+    return None
 
 
 def _datum(row: sqlite3.Row) -> Datum:
@@ -111,7 +121,7 @@ def record(db: Connection, job: int, pipeline: int, datum: Datum, outputs: Outpu
     """Put a datum's state and statistics on record, and as its result what it wrote."""
     result = None
     if outputs is not None:
-        result = db.execute("INSERT INTO result (pipeline, key) VALUES (?, ?)", (pipeline, datum.key)).lastrowid
+        result = db.execute("INSERT INTO result (pipeline, datum, key) VALUES (?, ?, ?)", (pipeline, datum.id, datum.key)).lastrowid
         rows = [(result, path, content, size) for path, (content, size) in outputs.items()]
         db.executemany("INSERT INTO result_file VALUES (?, ?, ?, ?)", rows)
     db.execute(
@@ -141,9 +151,9 @@ def collect(db: Connection, job: int, commit: Commit) -> None:
     writer.close()
     for result in sorted(now - before):
         for row in db.execute("SELECT path, hash, size FROM result_file WHERE result = ? ORDER BY path", (result,)).fetchall():
-            if tree.get(db, writer.sight, row["path"]):
+            if writer.get(row["path"]):
                 raise Refused(_duplicate(db, job, row["path"]))
-            files.put(db, writer, row["path"], row["hash"], row["size"])
+            files.put(writer, row["path"], row["hash"], row["size"])
     writer.close()
 
 

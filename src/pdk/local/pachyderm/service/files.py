@@ -18,7 +18,7 @@ Connection = sqlite3.Connection
 class Put:
     """The file at `path` gets a content of the store, behind what it holds with `append`.
 
-    `onto` is set by `settle`: the content that was appended to, which must still be there when the change is made.
+    `onto` is set by `settle`: what was appended to (`ABSENT`: nothing), which must still be so when the change is made.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Copy:
 
 
 Change = Put | Delete | Copy
+ABSENT = b""  # in place of the hash of a file that is not there
 Join = Callable[[bytes, int, bytes, int], tuple[bytes, int]]
 
 
@@ -81,35 +82,46 @@ def settle(db: Connection, sight: tree.View, changes: Iterable[Change], join: Jo
     """
     settled: list[Change] = []
     known: dict[str, Put] = {}
+    folders: dict[str, bool] = {}  # whether they are there
     cleared: set[str] = set()  # files and folders (with a slash) that were removed on the way
 
-    def present(path: str) -> tuple[bytes, int, bytes | None] | None:
-        if path in known:
-            return known[path].hash, known[path].size, known[path].onto
+    def gone(path: str) -> bool:
+        if path in cleared:
+            return True
         folder = tree.parent_of(path)
-        while folder:
-            if folder in cleared:
-                return None
+        while folder and folder not in cleared:
             folder = tree.parent_of(folder)
-        entry = tree.get(db, sight, path) if path not in cleared else None
-        return (entry.hash, entry.size, entry.hash) if entry else None
+        return bool(folder)
+
+    def present(path: str) -> tuple[bytes, int] | None:
+        if path in known:
+            return known[path].hash, known[path].size
+        if gone(path):
+            return None
+        folder = tree.parent_of(path)
+        if folder not in folders:
+            folders[folder] = tree.get(db, sight, folder) is not None
+        entry = tree.get(db, sight, path) if folders[folder] else None
+        return (entry.hash, entry.size) if entry else None
 
     def add(change: Put) -> None:
         before = present(change.path) if change.append else None
         content, size, onto = change.hash, change.size, None
+        if change.append and change.path not in known and not gone(change.path):
+            onto = before[0] if before else ABSENT
         if before is not None:
             content, size = join(before[0], before[1], change.hash, change.size)
-            onto = before[2]
-        done = Put(change.path, content, size, append=False, onto=onto)
-        known[change.path] = done
+        known[change.path] = done = Put(change.path, content, size, append=False, onto=onto)
         settled.append(done)
 
     for change in changes:
         if isinstance(change, Delete):
             path = change.path if change.path == "/" else clean_path(change.path) + "/" * change.path.endswith("/")
             cleared.add(path)
-            for name in [name for name in known if name == path or (path.endswith("/") and name.startswith(path))]:
-                del known[name]
+            known.pop(path, None)
+            if path.endswith("/"):
+                for name in [name for name in known if name.startswith(path)]:
+                    del known[name]
             settled.append(change)
         elif isinstance(change, Put):
             add(change)
@@ -165,19 +177,19 @@ def apply(db: Connection, writer: tree.Writer, change: Change) -> None:
         else:
             writer.delete(clean_path(change.path))
     elif isinstance(change, Put):
-        present = tree.get(db, writer.sight, change.path) if change.onto is not None else None
-        if change.onto is not None and (present is None or present.hash != change.onto):
+        present = writer.get(change.path) if change.onto is not None else None
+        if change.onto is not None and (present.hash if present else ABSENT) != change.onto:
             raise Moved(f"{change.path} was changed by somebody else while it was appended to; nothing was written, try again")
-        put(db, writer, change.path, change.hash, change.size)
+        put(writer, change.path, change.hash, change.size)
     else:
         brought = list(copied(db, change))
         writer.delete(clean_path(change.path))
         writer.delete_tree(clean_path(change.path).rstrip("/") + "/")
         for path, entry in brought:
-            put(db, writer, path, entry.hash, entry.size)
+            put(writer, path, entry.hash, entry.size)
 
 
-def put(db: Connection, writer: tree.Writer, path: str, content: bytes, size: int) -> None:
+def put(writer: tree.Writer, path: str, content: bytes, size: int) -> None:
     """Set a file.
 
     Raises:
@@ -189,7 +201,7 @@ def put(db: Connection, writer: tree.Writer, path: str, content: bytes, size: in
         raise Refused(f"file / directory path collision ({path}): there is a folder of that name; delete it first")
     folder = tree.parent_of(path)
     while folder not in ("", "/") and not writer.holds(folder):
-        if tree.get(db, writer.sight, folder.rstrip("/")):
+        if writer.get(folder.rstrip("/")):
             raise Refused(f"file / directory path collision ({folder.rstrip('/')}): there is a file of that name; delete it first")
         folder = tree.parent_of(folder)
     writer.put(path, content, size)

@@ -6,8 +6,6 @@ import asyncio
 from functools import partial
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from pdk.errors import NotSupported
 from pdk.local.pachyderm.service.model import Refused
 from pdk.local.pachyderm.service.uploads import Upload
@@ -33,6 +31,8 @@ async def fetch(upload: Upload, path: str, url: str, *, recursive: bool) -> None
 
 
 async def _web(upload: Upload, path: str, url: str) -> None:
+    import aiohttp  # here and not above: it takes a while to import, and few servers ever need it
+
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             if answer.status >= 400:

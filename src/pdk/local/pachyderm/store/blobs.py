@@ -78,14 +78,22 @@ class BlobStore:
         """Close the open pack."""
         os.close(self._pack)
 
+    def _next_pack(self) -> None:
+        os.fsync(self._pack)
+        os.close(self._pack)
+        self._number += 1
+        self._pack = self._open_pack()
+
+    def begin_pack(self) -> None:
+        """Add to a new pack from now on, although the open one is not full."""
+        with self._lock:
+            self._next_pack()
+
     def append(self, name: bytes, content: bytes) -> Blob:
         """Add a small content to the open pack (not synced yet: `Incoming.sync`)."""
         with self._lock:
             if self._end >= PACK_LIMIT:
-                os.fsync(self._pack)
-                os.close(self._pack)
-                self._number += 1
-                self._pack = self._open_pack()
+                self._next_pack()
             record = name + len(content).to_bytes(8, "big") + content
             written = os.write(self._pack, record)
             if written != len(record):  # disk nearly full: what was written is garbage that nothing refers to
@@ -241,11 +249,11 @@ class Incoming:
         self.store, self.reader = store, reader
         self.rows: dict[bytes, Blob] = {}
         self._pinned: list[bytes] = []
-        self._small = bytearray()
+        self._small: bytes | bytearray = b""
         self._file: int | None = None
         self._path: Path | None = None
         self._size = 0
-        self._hash = hashlib.blake2b(digest_size=32)
+        self._hash, self._hashing = hashlib.blake2b(digest_size=32), False
 
     def __enter__(self) -> Self:
         return self
@@ -270,18 +278,23 @@ class Incoming:
         """More bytes of the current content."""
         self._size += len(part)
         if self._file is None and self._size < LARGE:
-            self._small += part
+            if not self._small:
+                self._small = part  # most contents come in one part: no need to copy it
+            else:
+                self._small = bytearray(self._small) if isinstance(self._small, bytes) else self._small
+                self._small += part
             return
         if self._file is None:
             self._file, name = tempfile.mkstemp(dir=self.store.incoming)
             self._path = Path(name)
             self._write(bytes(self._small))
-            self._small.clear()
+            self._small = b""
         self._write(part)
 
     def _write(self, part: bytes) -> None:
         assert self._file is not None
         self._hash.update(part)
+        self._hashing = True
         view = memoryview(part)
         while view:
             view = view[os.write(self._file, view) :]
@@ -299,8 +312,9 @@ class Incoming:
             if not self._known(name):
                 self._keep_file(name)
             self._drop_file()
-        self._small.clear()
-        self._size, self._hash = 0, hashlib.blake2b(digest_size=32)
+        self._small, self._size = b"", 0
+        if self._hashing:
+            self._hash, self._hashing = hashlib.blake2b(digest_size=32), False
         return name, size
 
     def _keep_file(self, name: bytes) -> None:

@@ -133,13 +133,14 @@ CREATE TABLE job (
 CREATE INDEX job_output ON job (output_commit);
 CREATE INDEX job_id ON job (id);
 CREATE INDEX job_open ON job (state) WHERE finished IS NULL;
--- What a datum (`key` is its hash) once wrote: a datum that comes again is not run again.
+-- What a datum wrote when it was processed; `key` is the datum's hash.
 CREATE TABLE result (
   pk INTEGER PRIMARY KEY,
   pipeline INTEGER NOT NULL REFERENCES pipeline(pk) ON DELETE CASCADE,
-  key TEXT NOT NULL,
-  UNIQUE (pipeline, key)
+  datum TEXT NOT NULL,
+  key TEXT NOT NULL
 ) STRICT;
+CREATE INDEX result_datum ON result (pipeline, datum, pk);
 CREATE TABLE result_file (
   result INTEGER NOT NULL REFERENCES result(pk) ON DELETE CASCADE,
   path TEXT NOT NULL,

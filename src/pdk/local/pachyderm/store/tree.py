@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 OPEN = 1 << 62  # to_seq of what still is
 GONE, FILE, FOLDER = 0, 1, 2
+NO_CHANGE = (0, 0, 0)
 MODULUS = 1 << 256
 EMPTY = hashlib.blake2b(b"", digest_size=32).digest()  # the hash of a file without content
 
@@ -135,41 +136,59 @@ def element(path: str, content: bytes) -> int:
 
 
 class Writer:
-    """Changes to one open commit inside a transaction; `close` writes the folders that they touch."""
+    """Changes to one open commit inside a transaction; nothing is written before `close`.
+
+    What a path was in the commit is looked up once, and not at all below folders that the commit did not have.
+    """
 
     def __init__(self, connection: sqlite3.Connection, lineage: int, seq: int) -> None:
         self.connection, self.lineage, self.seq = connection, lineage, seq
         self.sight = view(connection, lineage, seq)
+        self._files: dict[str, tuple[Entry | None, Entry | None]] = {}  # path → what it was, what it is now
         self._folders: dict[str, list[int]] = {}  # path → change of size, files, hash
+        self._stored: dict[str, Entry | None] = {}  # folders of the commit, as far as they were looked up
+
+    def get(self, path: str) -> Entry | None:
+        """What the file `path` is, changes included."""
+        if path in self._files:
+            return self._files[path][1]
+        return get(self.connection, self.sight, path) if self._folder(parent_of(path)) else None
+
+    def _folder(self, path: str) -> Entry | None:
+        """What a folder is without the changes."""
+        if path not in self._stored:
+            above = parent_of(path)
+            self._stored[path] = get(self.connection, self.sight, path) if not above or self._folder(above) else None
+        return self._stored[path]
 
     def put(self, path: str, content: bytes, size: int) -> None:
         """`path` now holds `content` (a hash) of `size` bytes."""
-        old = get(self.connection, self.sight, path)
-        if old and old.hash == content:
-            return
-        self._store(Entry(path, FILE, size, content))
-        self._account(path, old, Entry(path, FILE, size, content))
+        old = self.get(path)
+        if not old or old.hash != content:
+            self._change(path, old, Entry(path, FILE, size, content))
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
-        if old := get(self.connection, self.sight, path):
-            self._remove(path)
-            self._account(path, old, None)
+        if old := self.get(path):
+            self._change(path, old, None)
 
     def delete_tree(self, folder: str) -> None:
         """Remove every file below `folder` (which ends in '/')."""
-        self.close()
-        for entry in list(walk(self.connection, self.sight, folder)):
-            if entry.kind == FILE:
-                self.delete(entry.path)
-        self.close()
+        for path in [path for path, (_, now) in self._files.items() if now and path.startswith(folder)]:
+            self.delete(path)
+        if self._folder(folder):
+            for entry in list(walk(self.connection, self.sight, folder)):
+                if entry.kind == FILE:
+                    self.delete(entry.path)
 
     def holds(self, folder: str) -> bool:
-        """Whether there is a file below `folder` (which ends in '/'), changes of this transaction included."""
-        stored = get(self.connection, self.sight, folder)
-        return (stored.files if stored else 0) + self._folders.get(folder, [0, 0, 0])[1] > 0
+        """Whether there is a file below `folder` (which ends in '/'), changes included."""
+        stored = self._folder(folder)
+        return (stored.files if stored else 0) + self._folders.get(folder, NO_CHANGE)[1] > 0
 
-    def _account(self, path: str, old: Entry | None, new: Entry | None) -> None:
+    def _change(self, path: str, old: Entry | None, new: Entry | None) -> None:
+        first = self._files[path][0] if path in self._files else old
+        self._files[path] = (first, new)
         folder = parent_of(path)
         while folder:
             change = self._folders.setdefault(folder, [0, 0, 0])
@@ -181,35 +200,34 @@ class Writer:
             folder = parent_of(folder)
 
     def close(self) -> None:
-        """Bring the touched folders up to date."""
+        """Write the changes: the files, then the folders that hold them."""
+        rows = [self._row(new) for path, (old, new) in self._files.items() if self._end(path, old, new) and new]
         for folder, (size, files, hashed) in self._folders.items():
-            old = get(self.connection, self.sight, folder) or Entry(folder, FOLDER, 0, bytes(32), 0)
-            total = (int.from_bytes(old.hash, "big") + hashed) % MODULUS
-            new = Entry(folder, FOLDER, old.size + size, total.to_bytes(32, "big"), old.files + files)
-            if new.files == 0:
-                self._remove(folder)
-            elif new != old:
-                self._store(new)
+            old = self._folder(folder)
+            before = old or Entry(folder, FOLDER, 0, bytes(32), 0)
+            total = (int.from_bytes(before.hash, "big") + hashed) % MODULUS
+            new = Entry(folder, FOLDER, before.size + size, total.to_bytes(32, "big"), before.files + files)
+            if self._end(folder, old, new if new.files else None) and new.files:
+                rows.append(self._row(new))
+        self.connection.executemany("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._files.clear()
         self._folders.clear()
+        self._stored.clear()
 
-    def _end_current(self, path: str) -> None:
-        """Let go of this lineage's present row of `path`: it ends here, or never was if it began here."""
+    def _row(self, entry: Entry) -> tuple[object, ...]:
+        return (self.lineage, entry.path, self.seq, OPEN, parent_of(entry.path), entry.kind, entry.size, entry.files, entry.hash)
+
+    def _end(self, path: str, old: Entry | None, new: Entry | None) -> bool:
+        """Let go of this lineage's present row of `path`: it ends here, or never was if it began here. False where nothing changes."""
+        if old == new:
+            return False
         key = (self.lineage, path)
-        self.connection.execute("DELETE FROM file WHERE lineage = ? AND path = ? AND from_seq = ?", (*key, self.seq))
-        self.connection.execute(f"UPDATE file SET to_seq = ? WHERE lineage = ? AND path = ? AND to_seq = {OPEN}", (self.seq, *key))
-
-    def _insert(self, entry: Entry) -> None:
-        row = (self.lineage, entry.path, self.seq, OPEN, parent_of(entry.path), entry.kind, entry.size, entry.files, entry.hash)
-        self.connection.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-
-    def _store(self, entry: Entry) -> None:
-        self._end_current(entry.path)
-        self._insert(entry)
-
-    def _remove(self, path: str) -> None:
-        self._end_current(path)
-        if len(self.sight.parts) > 1 and get(self.connection, View(self.sight.parts[1:]), path):
-            self._insert(Entry(path, GONE, 0, b"", 0))
+        if old is not None or len(self.sight.parts) > 1:
+            self.connection.execute("DELETE FROM file WHERE lineage = ? AND path = ? AND from_seq = ?", (*key, self.seq))
+            self.connection.execute(f"UPDATE file SET to_seq = ? WHERE lineage = ? AND path = ? AND to_seq = {OPEN}", (self.seq, *key))
+        if new is None and len(self.sight.parts) > 1 and get(self.connection, View(self.sight.parts[1:]), path):
+            self.connection.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._row(Entry(path, GONE, 0, b"", 0)))
+        return True
 
 
 def undo(connection: sqlite3.Connection, lineage: int, seq: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import sqlite3
 import tarfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from functools import partial
 
 from pdk.errors import NotFound
@@ -42,7 +42,8 @@ class Files:
         with Upload(self.db, self.blobs) as upload:
             async for request in requests:
                 if target is not None:
-                    await self._take(upload, request)
+                    if pending := self._take(upload, request):
+                        await pending
                 elif request.WhichOneof("body") != "set_commit":
                     raise Refused("first message must be a commit")
                 else:
@@ -53,15 +54,14 @@ class Files:
             await upload.commit(target)
         return self.schema["google.protobuf.Empty"]()
 
-    async def _take(self, upload: Upload, request: Message) -> None:
-        """One change of a stream."""
+    def _take(self, upload: Upload, request: Message) -> Awaitable[None] | None:
+        """One change of a stream; what has to be waited for, if anything (most streams are long, and most changes are there at once)."""
         kind = request.WhichOneof("body")
         if kind == "add_file":
             add = request.add_file
             if add.WhichOneof("source") == "url":
-                await urls.fetch(upload, add.path, add.url.url, recursive=add.url.recursive)
-            else:
-                upload.add(add.path, add.raw.value)
+                return urls.fetch(upload, add.path, add.url.url, recursive=add.url.recursive)
+            upload.add(add.path, add.raw.value)
         elif kind == "delete_file":
             upload.delete(request.delete_file.path)
         elif kind == "copy_file":
@@ -71,6 +71,7 @@ class Files:
             raise Refused("cannot set commit")
         else:
             raise Refused("unrecognized message type")
+        return None
 
     # file sets
 
@@ -80,7 +81,8 @@ class Files:
     async def CreateFileSet(self, requests: AsyncIterator[Message]) -> Message:
         with Upload(self.db, self.blobs) as upload:
             async for request in requests:
-                await self._take(upload, request)
+                if pending := self._take(upload, request):
+                    await pending
             return self._file_set(await upload.keep(file_sets.TTL_S))
 
     async def GetFileSet(self, request: Message) -> Message:

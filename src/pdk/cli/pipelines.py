@@ -1,0 +1,230 @@
+"""Pipelines, jobs, logs and secrets in pachctl's grammar."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pdk.cli.common import Output, Project, State, console, pachyderm, show
+from pdk.cli.verbs import create, delete, inspect, list_, start, stop, update
+from pdk.errors import NotFound, UserError
+
+if TYPE_CHECKING:
+    from pdk.engines.pachyderm import Job
+
+JobName = Annotated[str, typer.Argument(help="PIPELINE@ID, or PIPELINE for its newest job.")]
+SpecFile = Annotated[
+    Path, typer.Option("--file", "-f", help="Spec in JSON or YAML; several in one file are taken in their order. A .jsonnet is a template.")
+]
+Env = Annotated[list[str] | None, typer.Option(help="KEY=VALUE that replaces a variable of transform.env. May be repeated.")]
+Arguments = Annotated[list[str] | None, typer.Option("--arg", help="KEY=VALUE for a jsonnet template. May be repeated.")]
+
+
+def pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    """KEY=VALUE options.
+
+    Raises:
+        UserError: one without '='.
+    """
+    found: dict[str, str] = {}
+    for value in values or []:
+        key, separator, rest = value.partition("=")
+        if not separator or not key:
+            raise UserError(f"{option} {value!r}: KEY=VALUE is expected")
+        found[key] = rest
+    return found
+
+
+def send_specs(
+    file: Path, env: list[str] | None, arg: list[str] | None, project: str, state: Path | None, *, change: bool, reprocess: bool
+) -> None:
+    """Create or update the pipelines of a file."""
+    engine, changes = pachyderm(state), pairs(env, "--env")
+    specs = engine.render(file.read_text(), pairs(arg, "--arg")) if file.suffix == ".jsonnet" else read_specs(file)
+    for spec in specs:
+        spec.setdefault("pipeline", {}).setdefault("project", {"name": project})
+        if changes:
+            spec.setdefault("transform", {}).setdefault("env", {}).update(changes)
+        engine.create_pipeline(spec, update=change, reprocess=reprocess)
+
+
+@create.command("pipeline")
+def create_pipeline(
+    file: SpecFile,
+    env: Env = None,
+    arg: Arguments = None,
+    update: Annotated[bool, typer.Option(help="Change it where it exists.")] = False,
+    project: Project = "default",
+    state: State = None,
+) -> None:
+    """Create a pipeline from a spec."""
+    send_specs(file, env, arg, project, state, change=update, reprocess=False)
+
+
+@update.command("pipeline")
+def update_pipeline(
+    file: SpecFile,
+    env: Env = None,
+    arg: Arguments = None,
+    reprocess: Annotated[bool, typer.Option(help="Run every datum again, although its content is the same.")] = False,
+    project: Project = "default",
+    state: State = None,
+) -> None:
+    """Update a pipeline from a spec."""
+    send_specs(file, env, arg, project, state, change=True, reprocess=reprocess)
+
+
+def read_specs(file: Path) -> list[dict[str, Any]]:
+    """The specs of a file.
+
+    Raises:
+        UserError: it cannot be read as such.
+    """
+    import yaml
+
+    try:
+        documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"the spec {file} cannot be read: {error}") from error
+    specs = [spec for document in documents for spec in (document if isinstance(document, list) else [document])]
+    if not specs or not all(isinstance(spec, dict) for spec in specs):
+        raise UserError(f"{file} holds no pipeline spec")
+    return specs
+
+
+@create.command("secret")
+def create_secret(
+    name: str,
+    literal: Annotated[list[str] | None, typer.Option("--from-file", help="KEY=FILE: the file's content becomes the key's value.")] = None,
+    state: State = None,
+) -> None:
+    """Create a secret for pipelines; values are read from files, so that they do not show in a process list."""
+    data = {key: Path(path).read_text().rstrip("\n") for key, path in pairs(literal, "--from-file").items()}
+    if not data:
+        raise UserError("a secret needs at least one --from-file KEY=FILE")
+    pachyderm(state).create_secret(name, data)
+
+
+@list_.command("pipeline")
+def list_pipeline(project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List pipelines, newest first."""
+    show(pachyderm(state).pipelines(project), output)
+
+
+@inspect.command("pipeline")
+def inspect_pipeline(name: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """Show a pipeline and its effective spec."""
+    row = pachyderm(state).pipeline_row(project, name)
+    spec = json.loads(row.pop("spec") or "{}")
+    show([{**row, "spec": spec} if output == "json" else row], output)
+    if output != "json":
+        console.print(json.dumps(spec, indent=1), markup=False)
+
+
+@delete.command("pipeline")
+def delete_pipeline(
+    name: str,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Even where another pipeline reads its output.")] = False,
+    keep_repo: Annotated[bool, typer.Option(help="Keep what it wrote.")] = False,
+    project: Project = "default",
+    state: State = None,
+) -> None:
+    """Delete a pipeline with its jobs and its output."""
+    pachyderm(state).delete_pipeline(project, name, force=force, keep_repo=keep_repo)
+
+
+@start.command("pipeline")
+def start_pipeline(name: str, project: Project = "default", state: State = None) -> None:
+    """Let a stopped pipeline go on."""
+    pachyderm(state).start_pipeline(project, name)
+
+
+@stop.command("pipeline")
+def stop_pipeline(name: str, project: Project = "default", state: State = None) -> None:
+    """Pause a pipeline; its open jobs are killed."""
+    pachyderm(state).stop_pipeline(project, name)
+
+
+def find_job(name: str, project: str, state: Path | None) -> Job:
+    """The job that a command names.
+
+    Raises:
+        NotFound: the pipeline has no job.
+    """
+    pipeline, _, id_ = name.partition("@")
+    engine = pachyderm(state)
+    if id_:
+        return engine.job(project, pipeline, id_)
+    newest = next(iter(engine.jobs(project, pipeline)), None)
+    if newest is None:
+        raise NotFound(f"pipeline {project}/{pipeline} has no job yet; commit data to its input")
+    return newest
+
+
+def row(job: Job) -> dict[str, Any]:
+    """A job as a table shows it."""
+    ended = job.finished.timestamp() if job.finished else time.time()
+    duration = f"{ended - job.started.timestamp():.0f}s" if job.started else ""
+    reason = job.reason.partition("\n")[0]
+    return {"pipeline": job.pipeline, "id": job.id, "state": job.state.lower(), "duration": duration, "reason": reason}
+
+
+@list_.command("job")
+def list_job(
+    pipeline: Annotated[str | None, typer.Option("--pipeline", "-p")] = None,
+    project: Project = "default",
+    state: State = None,
+    output: Output = "table",
+) -> None:
+    """List jobs, newest first."""
+    show([row(job) for job in pachyderm(state).jobs(project, pipeline)], output)
+
+
+@list_.command("datum")
+def list_datum(name: JobName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """List the datums of a job."""
+    job = find_job(name, project, state)
+    show(pachyderm(state).datums(project, job.pipeline, job.id), output)
+
+
+@inspect.command("job")
+def inspect_job(name: JobName, project: Project = "default", state: State = None, output: Output = "table") -> None:
+    """Show a job with its whole reason."""
+    job = find_job(name, project, state)
+    show([{**row(job), "reason": job.reason}], output)
+
+
+@stop.command("job")
+def stop_job(
+    name: JobName,
+    reason: Annotated[str, typer.Option(help="What is kept as the job's reason.")] = "",
+    project: Project = "default",
+    state: State = None,
+) -> None:
+    """Kill a job."""
+    job = find_job(name, project, state)
+    pachyderm(state).stop_job(project, job.pipeline, job.id, reason)
+
+
+def logs(
+    name: JobName, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    project: Project = "default", state: State = None,
+) -> None:  # fmt: skip
+    """Print what a job's program printed; with --follow, exit 1 when the job fails."""
+    job = find_job(name, project, state)
+    engine = pachyderm(state)
+    for line in engine.logs(project, job.pipeline, job.id, follow=follow):
+        console.print(line, markup=False)
+    job = engine.job(project, job.pipeline, job.id)
+    if follow and job.state != "SUCCESS":
+        console.print(f"job {job.pipeline}@{job.id}: {job.state.lower()}: {job.reason}", markup=False)
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command that stands under no verb."""
+    app.command()(logs)

@@ -1,0 +1,125 @@
+"""`pdk fsck`, `pdk gc`, `pdk store cat`: the local Pachyderm server's store, looked after by the server itself."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from pdk.cli.common import State, console, installation
+from pdk.cli.verbs import store
+from pdk.errors import EngineError, NotFound, UserError
+from pdk.settings import named_pachyderm
+
+PART = 1 << 20
+
+
+def call(state: Path | None, path: str, method: str = "POST") -> Any:
+    """Ask the server; its HTTP answer's body.
+
+    Raises:
+        EngineError: it does not answer, or with an error of its own.
+        NotFound: what was asked for is not there.
+    """
+    found = installation(state)
+    address = f"http://{found.host}:{found.ports.s3}/-/{path}"
+    headers = {"Authorization": f"Bearer {found.secret()}", "Content-Type": "application/json"}
+    request = urllib.request.Request(address, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        text = json.loads(error.read() or b"{}").get("error", error.reason)
+        raise (NotFound if error.code == 404 else EngineError)(text) from error
+    except urllib.error.URLError as error:
+        raise EngineError(f"the Pachyderm server at {address} does not answer ({error.reason}); start it with `pdk up`") from error
+
+
+def local_put(state: Path | None) -> Callable[..., str] | None:
+    """A way to put files that saves a message for each of them; None where the Pachyderm is not an installation of ours."""
+    if state is None and named_pachyderm() is not None:
+        return None
+    found = installation(state)
+
+    def put(project: str, repo: str, branch: str, files: Mapping[str, Path], *, append: bool, sent: Callable[[int], object]) -> str:
+        names = "/".join(quote(name, safe="") for name in (project, repo, branch))
+        connection = http.client.HTTPConnection(found.host, found.ports.s3)
+        headers = {"Authorization": f"Bearer {found.secret()}", "Content-Type": "application/x-pdk-files"}
+        try:
+            connection.request("POST", f"/-/put/{names}?append={int(append)}", packed(files, sent), headers, encode_chunked=True)
+            answer = connection.getresponse()
+            content = json.loads(answer.read() or b"{}")
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(f"the Pachyderm server at {found.host}:{found.ports.s3} broke off: {error}; nothing was written") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise (NotFound if answer.status == 404 else UserError)(content.get("error", answer.reason))
+        return str(content["commit"])
+
+    return put
+
+
+def packed(files: Mapping[str, Path], sent: Callable[[int], object]) -> Iterator[bytes]:
+    """Files as the server takes them in one stream: length of path (2 bytes) and content (8 bytes), path, content."""
+    buffer = bytearray()
+    for path, source in files.items():
+        name = path.encode()
+        with source.open("rb") as file:
+            size = left = os.fstat(file.fileno()).st_size
+            buffer += len(name).to_bytes(2, "big") + size.to_bytes(8, "big") + name
+            while left:
+                part = file.read(min(left, PART))
+                if not part:
+                    raise UserError(f"{source} became shorter while it was read; nothing was written")
+                buffer += part
+                left -= len(part)
+                if len(buffer) >= PART:
+                    sent(len(buffer))
+                    yield bytes(buffer)
+                    buffer.clear()
+    sent(len(buffer))
+    yield bytes(buffer)
+
+
+def fsck(
+    read_data_subset: Annotated[str, typer.Option(help="Share of the contents whose hashes are checked.", metavar="N%")] = "100%",
+    state: State = None,
+) -> None:
+    """Check the local store: contents against their hashes, folders, commits, provenance. Exits 1 when something is damaged."""
+    share = read_data_subset.rstrip("%")
+    if not read_data_subset.endswith("%") or not share.replace(".", "", 1).isdigit() or float(share) > 100:
+        raise UserError(f"--read-data-subset {read_data_subset!r}: a share like 10% is expected")
+    answer = json.loads(call(state, f"fsck?share={float(share) / 100}"))
+    for problem in answer["problems"]:
+        console.print(problem, markup=False)
+    found = len(answer["problems"])
+    console.print(f"{answer['contents']} contents, {answer['commits']} commits: " + (f"{found} problems" if found else "no problems"))
+    if found:
+        raise typer.Exit(1)
+
+
+def gc(state: State = None) -> None:
+    """Remove contents that nothing refers to any more, beside running writers; the server does it by itself every hour."""
+    answer = json.loads(call(state, "gc"))
+    console.print(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs rewritten")
+
+
+@store.command("cat")
+def cat(name: Annotated[str, typer.Argument(metavar="HASH", help="Hash of a content, in hex.")], state: State = None) -> None:
+    """Write a content of the store to standard output."""
+    typer.get_binary_stream("stdout").write(call(state, f"content/{name}", "GET"))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(fsck)
+    app.command()(gc)

@@ -1,0 +1,157 @@
+"""What `pdk` asks of the server beyond Pachyderm's own API, below ``/-/`` of the S3 gateway's port: checks, garbage, contents, folders.
+
+``-`` is no name that a bucket can have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from pdk.errors import NotFound, PdkError, UserError
+from pdk.local.kit.db import Database
+from pdk.local.pachyderm.service import check, garbage, repos
+from pdk.local.pachyderm.service.model import CommitRef, RepoRef
+from pdk.local.pachyderm.service.uploads import Upload, blob_of
+from pdk.local.pachyderm.store.blobs import BlobStore
+
+log = logging.getLogger(__name__)
+Endpoint = Callable[[Request], Awaitable[Response]]
+HEAD = 10  # bytes before each path of a stream of files
+COLLECT_S = 3600.0  # between two runs of the garbage collection
+
+
+class Admin:
+    """The routes, and the garbage collection that runs by itself.
+
+    Args:
+        token: what requests must carry as bearer; None where none is needed.
+    """
+
+    def __init__(self, db: Database, blobs: BlobStore, token: str | None) -> None:
+        self.db, self.blobs, self.token = db, blobs, token
+        self._collecting = asyncio.Lock()
+
+    def routes(self) -> list[Route]:
+        """For Starlette; before the gateway's."""
+        return [
+            Route("/-/fsck", self._admitted(self.fsck), methods=["POST"]),
+            Route("/-/gc", self._admitted(self.gc), methods=["POST"]),
+            Route("/-/content/{name}", self._admitted(self.content), methods=["GET"]),
+            Route("/-/put/{project}/{repo}/{branch}", self._admitted(self.put), methods=["POST"]),
+        ]
+
+    def _admitted(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint for those who carry the token."""
+
+        async def answer(request: Request) -> Response:
+            given = request.headers.get("authorization", "")
+            if self.token is not None and not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+                return JSONResponse({"error": "send the installation's secret as bearer token"}, 401)
+            return await endpoint(request)
+
+        return answer
+
+    async def run(self) -> None:
+        """Until cancelled: collect garbage now and then."""
+        while True:
+            await asyncio.sleep(COLLECT_S)
+            await self._collect()
+
+    async def _collect(self) -> garbage.Collected:
+        async with self._collecting:
+            done = await garbage.collect(self.db, self.blobs)
+        log.info("garbage: %d contents of %d bytes removed, %d packs rewritten", done.contents, done.size, done.packs)
+        return done
+
+    async def fsck(self, request: Request) -> Response:
+        """``POST /-/fsck?share=0.1``: problems, and how much was looked at."""
+        try:
+            share = min(1.0, max(0.0, float(request.query_params.get("share", "1"))))
+        except ValueError:
+            return _refusal(UserError("share must be a number"))
+        problems = await asyncio.to_thread(check.everything, self.db, self.blobs, share)
+        counts = {
+            what: self.db.reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for what, table in (("contents", "blob"), ("commits", "commits"))
+        }
+        return JSONResponse({"problems": problems, **counts})
+
+    async def gc(self, _: Request) -> Response:
+        """``POST /-/gc``: what was removed."""
+        return JSONResponse(vars(await self._collect()))
+
+    async def content(self, request: Request) -> Response:
+        """``GET /-/content/HASH``: a content of the store."""
+        try:
+            blob = blob_of(self.db.reader, bytes.fromhex(request.path_params["name"]), "that hash")
+        except (ValueError, NotFound):
+            return _refusal(NotFound(f"no content has the hash {request.path_params['name']!r}"))
+
+        async def parts() -> AsyncIterator[bytes]:
+            for part in self.blobs.read(blob):
+                yield part
+
+        return StreamingResponse(parts(), media_type="application/octet-stream")
+
+    async def put(self, request: Request) -> Response:
+        """``POST /-/put/PROJECT/REPO/BRANCH?append=1``: a stream of files, in one commit.
+
+        Each file is the length of its path (2 bytes, big-endian) and of its content (8 bytes), the path, the content.
+        """
+        names, append = request.path_params, request.query_params.get("append") == "1"
+        target = CommitRef(RepoRef(names["project"], names["repo"]), branch=names["branch"])
+        try:
+            repos.repo_pk(self.db.reader, target.repo)
+            with Upload(self.db, self.blobs) as upload:
+                await _unpack(request.stream(), upload, append=append)
+                commit = await upload.commit(target)
+        except ClientDisconnect:
+            return _refusal(UserError("the stream of files broke off; nothing was written"))
+        except PdkError as error:
+            return _refusal(error)
+        return JSONResponse({"commit": commit.id})
+
+
+async def _unpack(stream: AsyncIterator[bytes], upload: Upload, *, append: bool) -> None:
+    """Take files from a stream.
+
+    Raises:
+        UserError: it ends inside a file.
+    """
+    buffer, path, left = bytearray(), "", 0
+    async for part in stream:
+        buffer += part
+        at = 0
+        while True:
+            if left:
+                taken = min(left, len(buffer) - at)
+                if not taken:
+                    break
+                upload.add(path, bytes(memoryview(buffer)[at : at + taken]))
+                at, left = at + taken, left - taken
+                continue
+            if len(buffer) - at < HEAD:
+                break
+            length = int.from_bytes(buffer[at : at + 2], "big")
+            if len(buffer) - at < HEAD + length:
+                break
+            left = int.from_bytes(buffer[at + 2 : at + HEAD], "big")
+            path = buffer[at + HEAD : at + HEAD + length].decode("utf-8", "replace")
+            at += HEAD + length
+            if not append:
+                upload.delete(path)
+            upload.add(path, b"")
+        del buffer[:at]
+    if left or buffer:
+        raise UserError("the stream of files ends inside a file; nothing was written")
+
+
+def _refusal(error: PdkError) -> Response:
+    return JSONResponse({"error": str(error)}, 404 if isinstance(error, NotFound) else 400)
