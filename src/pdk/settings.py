@@ -16,7 +16,7 @@ from pdk.errors import NotFound, UserError
 
 STATE_FILE, SECRET_FILE = "up.json", "secret"
 MODELS_NAMESPACE = "models"  # of InferenceServices
-SERVERS = ("pachyderm", "determined", "kserve", "gateway")
+SERVERS = ("pachyderm", "determined", "kserve", "gateway", "web")
 
 
 def is_loopback(host: str) -> bool:
@@ -38,6 +38,7 @@ class Ports:
     determined: int = 8080  # as the Determined master's
     kserve: int = 6443  # as a Kubernetes API server's
     gateway: int = 8081  # the ingress; 80 would need root
+    web: int = 8000  # the read-only page
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between restarts of a server that dies
 STOP_S = 45.0  # longer than the grace that predictors get
 PR_SET_PDEATHSIG = 1
 Say = Callable[[str], None]
-HEALTH = {"pachyderm": "s3", "determined": "determined", "kserve": "kserve", "gateway": "gateway"}  # the port with /healthz
+HEALTH = {"pachyderm": "s3", "determined": "determined", "kserve": "kserve", "gateway": "gateway", "web": "web"}  # the port with /healthz
 
 
 def check_platform() -> None:
@@ -142,6 +142,11 @@ def environment(installation: Installation) -> dict[str, str]:
     }
 
 
+def module(server: str) -> str:
+    """What runs a server."""
+    return "pdk.web" if server == "web" else f"pdk.local.{server}"
+
+
 def health(installation: Installation, server: str) -> dict[str, object] | None:
     """A server's own word on its health; None when it does not answer."""
     import ssl
@@ -212,7 +217,7 @@ class Supervisor:
         log = (self.installation.folder(name) / "log").open("ab")
         with log:
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"pdk.local.{name}", str(self.installation.state),
+                sys.executable, "-m", module(name), str(self.installation.state),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             )  # fmt: skip
@@ -263,6 +268,7 @@ class Supervisor:
         self.say(f"Determined   http://{host}:{ports.determined}")
         self.say(f"Kubernetes   https://{host}:{ports.kserve}")
         self.say(f"Predictions  http://{host}:{ports.gateway}   (Host: NAME.NAMESPACE.{self.installation.domain})")
+        self.say(f"Page         http://{host}:{ports.web}")
         self.say(f'PDK is up; Ctrl-C stops it, its state stays in {self.installation.state}. Clients: eval "$(pdk env)"')
 
 
@@ -317,4 +323,4 @@ def only(state: Path, name: str, bind: str, ports: Ports, git_roots: list[Path],
     except NotFound:
         with locked(state):
             prepare(state, bind, ports, git_roots, fixed_ports=fixed_ports, say=say)
-    os.execv(sys.executable, [sys.executable, "-m", f"pdk.local.{name}", str(state)])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, [sys.executable, "-m", module(name), str(state)])  # noqa: S606 - no shell is wanted

@@ -1,0 +1,34 @@
+"""Start the page alone: ``python -m pdk.web STATE``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+from starlette.applications import Starlette
+
+from pdk.local.kit import main, web
+from pdk.settings import Installation, is_loopback
+from pdk.web.app import routes
+from pdk.web.sources import Sources
+
+
+async def serve(installation: Installation) -> None:
+    """Run until SIGTERM."""
+    installation.folder("web")
+    door = web.Door(installation.bind, installation.secret(), always=not is_loopback(installation.bind))
+    async with aiohttp.ClientSession() as session:
+        listed = [web.healthz({}), *routes(Sources(installation, session))]
+        app = web.Guard(Starlette(routes=listed), door, lambda _status, reason: {"error": reason})
+        async with main.running(web.serve(app, installation.bind, installation.ports.web)):
+            await web.until_signal()
+
+
+def start(state: Path) -> None:
+    """The process's main function."""
+    asyncio.run(serve(Installation.load(state)))
+
+
+if __name__ == "__main__":
+    main.run("web", start)
