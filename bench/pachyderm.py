@@ -253,7 +253,9 @@ def first_lines(engine, repo, pipeline, image, rounds):
         client.pfs.modify_file(changes([("/x", b"%d" % time.time_ns())], repo))
         branch = pfs.Branch(repo=pfs.Repo(name=repo, type="user", project=own), name="master")
         id_ = client.pfs.inspect_branch(branch=branch).head.id
-        client.pps.inspect_job(job=pps.Job(pipeline=pps.Pipeline(name=pipeline, project=own), id=id_), wait=True)
+        job = client.pps.inspect_job(job=pps.Job(pipeline=pps.Pipeline(name=pipeline, project=own), id=id_), wait=True)
+        if job.state != pps.JobState.JOB_SUCCESS:
+            raise RuntimeError(f"job {id_}: {job.reason}")
         with client.pfs.pfs_file(file=pfs.File(commit=pfs.Commit(repo=output, id=id_), path="/began")) as file:
             if number:  # the first one warms up
                 found.append(float(file.read()) - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -10,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-import uvloop
 from starlette.applications import Starlette
 
 from pdk.local.kit import logs, main, web
@@ -118,7 +118,7 @@ async def serve(installation: Installation) -> None:
 
 def start(state: Path) -> None:
     """The process's main function."""
-    uvloop.run(serve(Installation.load(state)))
+    asyncio.run(serve(Installation.load(state)))
 
 
 if __name__ == "__main__":
