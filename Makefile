@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint unit conformance lock docs clean
+.PHONY: help setup demo test lint unit conformance nightly lock docs clean
 
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
@@ -37,6 +37,10 @@ TESTBED ?= ../shared/testbed/testbed
 conformance: setup
 	$(TESTBED) up
 	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
+
+# the kill test with ten times as many kills
+nightly: setup
+	PDK_KILLS=200 $(BIN)/python -m pytest tests/flow/test_store_kill.py
 
 lock:
 	$(PYTHON) requirements/lock.py
