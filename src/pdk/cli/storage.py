@@ -110,7 +110,7 @@ def fsck(
 def gc(state: State = None) -> None:
     """Remove contents that nothing refers to any more, beside running writers; the server does it by itself every hour."""
     answer = json.loads(call(state, "gc"))
-    console.print(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs rewritten")
+    console.print(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs removed")
 
 
 @store.command("cat")

@@ -100,8 +100,12 @@ class Executor:
                 return Done(replace(timed, state="FAILED"), None, why=ended)
             began = time.monotonic()
             incoming = Incoming(self.blobs, self.db.reader)
-            written = await asyncio.to_thread(self._take_in, pfs, incoming)
-            await asyncio.to_thread(incoming.sync)
+            try:
+                written = await asyncio.to_thread(self._take_in, pfs, incoming)
+                await asyncio.to_thread(incoming.sync)
+            except BaseException:
+                incoming.release()
+                raise
             size = sum(size for _, size in written.values())
             return Done(replace(timed, state="SUCCESS", upload_s=time.monotonic() - began, upload_bytes=size), written, incoming)
         finally:

@@ -1,8 +1,9 @@
 """Removes contents that nothing refers to any more, beside running writers.
 
-What a running request has brought or is about to refer to is pinned in the store (`BlobStore.pins`), and is pinned before it is looked
-up. Rows go first, in one transaction that looks for references itself; bytes go after it. A crash in between leaves bytes without rows,
-which the next run removes.
+What a running request has brought or is about to refer to is pinned in the store (`BlobStore.pins`) before it is looked up; what is
+being collected (`doomed`) is stored anew by those who bring it. Rows go first, in one transaction that looks for references itself;
+bytes go after it. A crash in between leaves bytes without rows, which the next run removes. A pack that is mostly dead is emptied in one
+run and removed in the next: who has just looked up a content in it can still read it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Collected:
 
 async def collect(db: Database, blobs: BlobStore) -> Collected:
     """One run over the whole store."""
-    gone: list[Blob] = await db.write(lambda connection: _forget(connection, blobs))
-    for blob in gone:
-        if blob.pack == 0:
-            blobs.large_path(blob.hash).unlink(missing_ok=True)
+    try:
+        gone: list[Blob] = await db.write(lambda connection: _forget(connection, blobs))
+    except BaseException:
+        blobs.spare()
+        raise
+    blobs.bury()
+    strays = blobs.unpinned_large()
     known = {row[0] for row in db.reader.execute("SELECT hash FROM blob WHERE pack = 0").fetchall()}
-    blobs.remove_strays(known)
+    blobs.remove_large(strays - known)
     packs = 0
     for pack in blobs.closed_packs():
         packs += await _compact(db, blobs, pack)
@@ -61,16 +65,18 @@ def _forget(db: sqlite3.Connection, blobs: BlobStore) -> list[Blob]:
         "UNION SELECT hash FROM result_file UNION SELECT hash FROM file_set_change WHERE hash IS NOT NULL "
         "UNION SELECT hash FROM upload_part)"
     ).fetchall()
-    with blobs.pinned() as pins:
-        gone = [Blob(*row) for row in rows if row["hash"] not in pins]
-        db.executemany("DELETE FROM blob WHERE hash = ?", [(blob.hash,) for blob in gone])
-    return gone
+    doomed = blobs.doom(row["hash"] for row in rows)
+    db.executemany("DELETE FROM blob WHERE hash = ?", [(name,) for name in doomed])
+    return [Blob(*row) for row in rows if row["hash"] in doomed]
 
 
 async def _compact(db: Database, blobs: BlobStore, pack: int) -> int:
-    """Move what is still needed of a mostly dead pack elsewhere and remove it; returns how many packs went."""
+    """Remove a pack that nothing refers to, or move what is still needed of a mostly dead one elsewhere; returns how many packs went."""
     rows = db.reader.execute("SELECT hash, size, pack, offset FROM blob WHERE pack = ? ORDER BY offset", (pack,)).fetchall()
     live = [Blob(*row) for row in rows]
+    if not live:
+        blobs.remove_pack(pack)
+        return 1
     if sum(blob.size for blob in live) >= COMPACT_BELOW * blobs.pack_size(pack):
         return 0
     while live:
@@ -85,7 +91,4 @@ async def _compact(db: Database, blobs: BlobStore, pack: int) -> int:
             connection.executemany(sql, [(blob.pack, blob.offset, blob.hash) for blob in moved])
 
         await db.write(point)
-    if db.reader.execute("SELECT 1 FROM blob WHERE pack = ?", (pack,)).fetchone():
-        return 0
-    blobs.remove_pack(pack)
-    return 1
+    return 0

@@ -75,6 +75,13 @@ class Upload:
         self._close()
         self.changes.append(change)
 
+    def referred(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Keep the contents that changes of somebody else refer to."""
+        for change in changes:
+            if isinstance(change, Put) and change.size:
+                self.incoming.refer(change.hash)
+        return changes
+
     def _close(self) -> None:
         if self._path is not None:
             self.changes.append(Put(self._path, *self.incoming.end(), append=True))

@@ -15,12 +15,12 @@ import sqlite3
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pdk.errors import EngineError
+from pdk.errors import EngineError, TemporaryError
 from pdk.local.pachyderm.store import tree
 
 LARGE = 1 << 20  # bytes from which content gets a file of its own
@@ -65,6 +65,7 @@ class BlobStore:
             leftover.unlink()
         self._lock = threading.Lock()
         self.pins: Counter[bytes] = Counter()  # contents that somebody is about to refer to: not to be collected
+        self.doomed: set[bytes] = set()  # contents that are being collected: still on record for those who look, and as good as gone
         self._number = max((int(path.stem) for path in self.packs.glob("*.pack")), default=1)
         self._pack = self._open_pack()
 
@@ -143,11 +144,28 @@ class BlobStore:
         finally:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def pinned(self) -> Iterator[Collection[bytes]]:
-        """What must not be collected; nothing is pinned or let go while this is entered."""
+    def doom(self, names: Iterable[bytes]) -> set[bytes]:
+        """Those of `names` that nobody is about to refer to; whoever brings one of them from now on stores it anew."""
         with self._lock:
-            yield self.pins.keys()
+            self.doomed.update(name for name in names if name not in self.pins)
+            return set(self.doomed)
+
+    def bury(self) -> None:
+        """What was doomed is off the record: remove its large files."""
+        self.remove_large(self.doomed)
+        self.spare()
+
+    def spare(self) -> None:
+        """Nothing is doomed any more."""
+        with self._lock:
+            self.doomed.clear()
+
+    def remove_large(self, names: Iterable[bytes]) -> None:
+        """Remove large files, but for those that somebody is about to refer to."""
+        for name in list(names):
+            with self._lock:
+                if name not in self.pins:
+                    self.large_path(name).unlink(missing_ok=True)
 
     def closed_packs(self) -> list[int]:
         """Numbers of the packs that nothing is added to any more."""
@@ -168,13 +186,11 @@ class BlobStore:
         (self.packs / f"{number}.pack").unlink()
         sync_folder(self.packs)
 
-    def remove_strays(self, known: Collection[bytes]) -> None:
-        """Remove large files that are neither on record nor about to be."""
-        for path in self.large.glob("*/*"):
-            name = bytes.fromhex(path.name)
-            with self._lock:
-                if name not in known and name not in self.pins:
-                    path.unlink()
+    def unpinned_large(self) -> set[bytes]:
+        """The large files that nobody is about to refer to: what of them is not on record after this call is nobody's."""
+        found = {bytes.fromhex(path.name) for path in self.large.glob("*/*")}
+        with self._lock:
+            return found - self.pins.keys()
 
     def pin(self, name: bytes) -> None:
         """Keep a content from being collected, until `unpin`."""
@@ -330,9 +346,15 @@ class Incoming:
         self.rows[name] = Blob(name, self._size, 0, 0)
         self._path = None
 
-    def _known(self, name: bytes) -> bool:
-        self.store.pin(name)  # before the look: what is found now must still be there when it is referred to
+    def refer(self, name: bytes) -> None:
+        """Keep a content that is about to be referred to."""
+        self.store.pin(name)
         self._pinned.append(name)
+
+    def _known(self, name: bytes) -> bool:
+        self.refer(name)  # before the look: what is found now must still be there when it is referred to
+        if name in self.store.doomed:
+            return name in self.rows
         return name in self.rows or find(self.reader, name) is not None
 
     def sync(self) -> None:
@@ -341,10 +363,17 @@ class Incoming:
             self.store.sync()
 
     def insert(self, connection: sqlite3.Connection) -> None:
-        """Record the new contents, inside the caller's transaction."""
+        """Record the new contents, inside the caller's transaction.
+
+        Raises:
+            TemporaryError: a content that was there before has been collected.
+        """
         connection.executemany(
             "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?)", [(b.hash, b.size, b.pack, b.offset) for b in self.rows.values()]
         )
+        for name in self._pinned:
+            if name not in self.rows and find(connection, name) is None:
+                raise TemporaryError("a content that this refers to was collected as garbage meanwhile; nothing was written, try again")
 
 
 def find(connection: sqlite3.Connection, name: bytes) -> Blob | None:

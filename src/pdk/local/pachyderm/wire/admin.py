@@ -67,7 +67,7 @@ class Admin:
     async def _collect(self) -> garbage.Collected:
         async with self._collecting:
             done = await garbage.collect(self.db, self.blobs)
-        log.info("garbage: %d contents of %d bytes removed, %d packs rewritten", done.contents, done.size, done.packs)
+        log.info("garbage: %d contents of %d bytes removed, %d packs removed", done.contents, done.size, done.packs)
         return done
 
     async def fsck(self, request: Request) -> Response:

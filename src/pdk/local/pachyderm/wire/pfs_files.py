@@ -95,7 +95,7 @@ class Files:
         if commits.resolve(self.reader, target).finished is not None:
             raise Refused(f"commit {commits.resolve(self.reader, target).ref} has already finished")
         with Upload(self.db, self.blobs) as upload:
-            await upload.commit(target, file_sets.changes(self.reader, request.file_set_id))
+            await upload.commit(target, upload.referred(file_sets.changes(self.reader, request.file_set_id)))
         return self.schema["google.protobuf.Empty"]()
 
     async def RenewFileSet(self, request: Message) -> Message:
@@ -106,7 +106,7 @@ class Files:
         ids, ttl_s = list(request.file_set_ids), float(request.ttl_seconds or file_sets.TTL_LIMIT_S)
         changes = [change for id_ in ids for change in file_sets.changes(self.reader, id_)]
         with Upload(self.db, self.blobs) as upload:
-            for change in changes:
+            for change in upload.referred(changes):
                 upload.change(change)
             return self._file_set(await upload.keep(ttl_s))
 
