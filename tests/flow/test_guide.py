@@ -117,7 +117,7 @@ def test_a_taken_port_is_named_with_its_holder(up, tmp_path):
 
 
 def test_status_and_env(up):
-    assert up.run("pdk", "status").count(" ok") == 4
+    assert up.run("pdk", "status").count(" ok") == len(SERVERS)
     exported = dict(line.removeprefix("export ").split("=", 1) for line in up.run("pdk", "env").splitlines())
     assert exported["PACH_CONFIG"].startswith(str(up.state))
     assert exported["KUBECONFIG"].startswith(str(up.state))

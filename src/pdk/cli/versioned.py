@@ -262,7 +262,7 @@ def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, 
     for source in sources:
         if source.is_dir():
             if not recursive:
-                raise UserError(f"{source} is a folder; add --recursive to put its files")
+                raise UserError(f"{source} is a folder; add -r to put what is in it")
             found.update({f"{base.rstrip('/')}/{entry.relative_to(source).as_posix()}": entry for entry in below(source)})
         elif source.is_file():
             single = len(sources) == 1 and base != "/" and not path.endswith("/")
