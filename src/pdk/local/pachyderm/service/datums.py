@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pdk.local.pachyderm.service import commits, files, globs, inputs, specs
@@ -178,8 +178,3 @@ def _duplicate(db: Connection, job: int, path: str) -> str:
     ).fetchall()
     names = [row["id"] for row in rows]
     return f"duplicate path output by different datums ({' and '.join(f'{path} from {name}' for name in names)})"
-
-
-def failed(datum: Datum) -> Datum:
-    """The datum, failed."""
-    return replace(datum, state="FAILED")

@@ -39,18 +39,22 @@ def _removable(db: Connection, id_: str) -> list[Commit]:
     return found
 
 
-def _check_squash(db: Connection, found: list[Commit]) -> None:
+def _squash(db: Connection, found: list[Commit]) -> None:
+    """Remove commits, given causes first, that all have children."""
     for commit in found:
         if not commits.children(db, commit.pk):
             raise Refused(
                 f"cannot squash a commit that has no children as that would cause data loss, use the drop operation instead: {commit.ref}"
             )
+    _remove(db, found)
 
 
-def _check_drop(db: Connection, found: list[Commit]) -> None:
+def _drop(db: Connection, found: list[Commit]) -> None:
+    """Remove commits, given causes first, of which none has children."""
     for commit in found:
         if commits.children(db, commit.pk):
             raise Refused(f"cannot drop a commit that has children: {commit.ref}")
+    _remove(db, found)
 
 
 def squash(db: Connection, id_: str) -> None:
@@ -59,10 +63,7 @@ def squash(db: Connection, id_: str) -> None:
     Raises:
         Refused: something without children would be lost, or was computed from them; in the engine's words.
     """
-    found = _removable(db, id_)
-    _check_squash(db, found)
-    for commit in reversed(found):
-        _remove(db, commit)
+    _squash(db, _removable(db, id_))
 
 
 def drop(db: Connection, id_: str) -> None:
@@ -71,10 +72,7 @@ def drop(db: Connection, id_: str) -> None:
     Raises:
         Refused: one of them has children, or something was computed from them; in the engine's words.
     """
-    found = _removable(db, id_)
-    _check_drop(db, found)
-    for commit in reversed(found):
-        _remove(db, commit)
+    _drop(db, _removable(db, id_))
 
 
 def below(db: Connection, commit: Commit) -> list[Commit]:
@@ -95,25 +93,23 @@ def _taken_out(db: Connection, commit: Commit, what: str, *, recursive: bool) ->
     return found
 
 
-def squash_one(db: Connection, commit: Commit, *, recursive: bool) -> list[Commit]:
-    """Like `squash`, for one commit and (with `recursive`) what was computed from it; returns what went."""
-    found = _taken_out(db, commit, "squash", recursive=recursive)
-    _check_squash(db, found)
-    for gone in reversed(found):
-        _remove(db, gone)
-    return found
+def squash_one(db: Connection, commit: Commit, *, recursive: bool) -> None:
+    """Like `squash`, for one commit and (with `recursive`) what was computed from it."""
+    _squash(db, _taken_out(db, commit, "squash", recursive=recursive))
 
 
-def drop_one(db: Connection, commit: Commit, *, recursive: bool) -> list[Commit]:
-    """Like `drop`, for one commit and (with `recursive`) what was computed from it; returns what went."""
-    found = _taken_out(db, commit, "drop", recursive=recursive)
-    _check_drop(db, found)
-    for gone in reversed(found):
-        _remove(db, gone)
-    return found
+def drop_one(db: Connection, commit: Commit, *, recursive: bool) -> None:
+    """Like `drop`, for one commit and (with `recursive`) what was computed from it."""
+    _drop(db, _taken_out(db, commit, "drop", recursive=recursive))
 
 
-def _remove(db: Connection, commit: Commit) -> None:
+def _remove(db: Connection, found: list[Commit]) -> None:
+    """Remove commits, given causes first, from the last one on."""
+    for commit in reversed(found):
+        _remove_one(db, commit)
+
+
+def _remove_one(db: Connection, commit: Commit) -> None:
     for child in commits.children(db, commit.pk):
         if child.finished is None:
             raise Refused(f"cannot squash until child commit {child.ref} is finished")

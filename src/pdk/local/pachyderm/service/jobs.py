@@ -182,17 +182,9 @@ def end(db: Connection, job: Job, state: str, reason: str = "") -> bool:
     return True
 
 
-def kill_open(db: Connection, pipeline: int, reason: str) -> list[Job]:
-    """Close the open jobs of a pipeline; returns them, for their programs to be ended."""
-    found = listing(db, pipeline=pipeline, unfinished=True)
-    for job in reversed(found):
-        end(db, job, "JOB_KILLED", reason)
-    return found
-
-
-def kill_set(db: Connection, id_: str, reason: str) -> list[Job]:
-    """Close the open jobs with a global ID; returns them."""
-    found = listing(db, id_=id_, unfinished=True)
+def kill_open(db: Connection, reason: str, *, pipeline: int | None = None, id_: str = "") -> list[Job]:
+    """Close the open jobs of a pipeline, or with a global ID; returns them, for their programs to be ended."""
+    found = listing(db, pipeline=pipeline, id_=id_, unfinished=True)
     for job in reversed(found):
         end(db, job, "JOB_KILLED", reason)
     return found

@@ -49,8 +49,8 @@ def check(db: Connection, ref: BranchRef, trigger: Mapping[str, Any]) -> None:
 def due(db: Connection, commit: Commit) -> list[Branch]:
     """The branches that the newly finished head of a branch moves, nearest first."""
     moved: list[Branch] = []
-    pending = [branch.name for branch in repos.list_branches(db, commit.repo) if branch.head == commit.pk]
-    branches = [branch for branch in repos.list_branches(db, commit.repo) if branch.trigger]
+    branches = repos.list_branches(db, commit.repo)
+    pending = [branch.name for branch in branches if branch.head == commit.pk]
     while pending:
         name = pending.pop()
         for branch in branches:

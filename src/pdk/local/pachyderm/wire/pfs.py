@@ -16,6 +16,7 @@ from pdk.local.pachyderm.wire.convert import Converter, Message, branch_ref, com
 from pdk.local.pachyderm.wire.schema import Schema
 
 STATES = ("COMMIT_STATE_UNKNOWN", "STARTED", "READY", "FINISHING", "FINISHED")
+Remove = Callable[[sqlite3.Connection], None]
 EndJobs = Callable[[list[jobs.Job]], Awaitable[None]]
 
 
@@ -222,41 +223,37 @@ class Pfs:
                 if request.branch in ("", commit.branch) and commit.id != skip:
                     yield self.convert.commit_info(await self.wait_for(commit.ref, request.state))
 
-    async def _take_out(self, work: Callable[[sqlite3.Connection], None], ids: list[str], reason: str) -> Message:
-        """Remove commits from history, with the jobs that were to fill them."""
-
-        def both(db: sqlite3.Connection) -> list[jobs.Job]:
-            killed = [job for id_ in ids for job in jobs.kill_set(db, id_, reason)]
-            work(db)
-            return killed
-
-        await self.end_jobs(await self.db.write(both))
-        return self._empty()
-
-    async def SquashCommitSet(self, request: Message) -> Message:
-        id_ = request.commit_set.id
-        return await self._take_out(partial(history.squash, id_=id_), [id_], "output commit removed")
-
-    async def DropCommitSet(self, request: Message) -> Message:
-        id_ = request.commit_set.id
-        return await self._take_out(partial(history.drop, id_=id_), [id_], "output commit removed")
-
-    async def SquashCommit(self, request: Message) -> Message:
-        return await self._take_out_one(request, history.squash_one)
-
-    async def DropCommit(self, request: Message) -> Message:
-        return await self._take_out_one(request, history.drop_one)
-
-    async def _take_out_one(self, request: Message, remove: Callable[..., list[Commit]]) -> Message:
-        commit, gone = commits.resolve(self.reader, commit_ref(request.commit)), []
+    async def _take_out(self, remove: Remove, sets: Callable[[sqlite3.Connection], list[str]]) -> None:
+        """Remove commits from history, after the open jobs of their commit sets were killed."""
 
         def work(db: sqlite3.Connection) -> list[jobs.Job]:
-            killed = [job for below in history.below(db, commit) for job in jobs.kill_set(db, below.id, "output commit removed")]
-            gone.extend(remove(db, commit, recursive=request.recursive))
+            killed = [job for id_ in sets(db) for job in jobs.kill_open(db, "output commit removed", id_=id_)]
+            remove(db)
             return killed
 
         await self.end_jobs(await self.db.write(work))
-        return self.schema[f"pfs_v2.{'Squash' if remove is history.squash_one else 'Drop'}CommitResponse"]()
+
+    async def SquashCommitSet(self, request: Message) -> Message:
+        id_ = request.commit_set.id
+        await self._take_out(partial(history.squash, id_=id_), lambda _: [id_])
+        return self._empty()
+
+    async def DropCommitSet(self, request: Message) -> Message:
+        id_ = request.commit_set.id
+        await self._take_out(partial(history.drop, id_=id_), lambda _: [id_])
+        return self._empty()
+
+    async def SquashCommit(self, request: Message) -> Message:
+        commit = commits.resolve(self.reader, commit_ref(request.commit))
+        remove = partial(history.squash_one, commit=commit, recursive=request.recursive)
+        await self._take_out(remove, lambda db: [below.id for below in history.below(db, commit)])
+        return self.schema["pfs_v2.SquashCommitResponse"]()
+
+    async def DropCommit(self, request: Message) -> Message:
+        commit = commits.resolve(self.reader, commit_ref(request.commit))
+        remove = partial(history.drop_one, commit=commit, recursive=request.recursive)
+        await self._take_out(remove, lambda db: [below.id for below in history.below(db, commit)])
+        return self.schema["pfs_v2.DropCommitResponse"]()
 
     async def FindCommits(self, request: Message) -> AsyncIterator[Message]:
         response = self.schema["pfs_v2.FindCommitsResponse"]

@@ -82,7 +82,7 @@ class Pps:
         def work(db: sqlite3.Connection) -> list[jobs.Job]:
             killed: list[jobs.Job] = []
             for pipeline in pipelines.listing(db, [spec.project], spec.name) if update else ():
-                killed += jobs.kill_open(db, pipeline.pk, "all jobs killed because pipeline was updated")
+                killed += jobs.kill_open(db, "all jobs killed because pipeline was updated", pipeline=pipeline.pk)
             pipelines.create(db, raw, text, update=update, reprocess=reprocess)
             return killed
 
@@ -92,7 +92,7 @@ class Pps:
         """Close a pipeline's open jobs and apply `change` in one step, then end what runs."""
 
         def work(db: sqlite3.Connection) -> list[jobs.Job]:
-            killed = jobs.kill_open(db, pipeline.pk, reason)
+            killed = jobs.kill_open(db, reason, pipeline=pipeline.pk)
             change(db)
             return killed
 
