@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import grpc
 from starlette.applications import Starlette
 
 from pdk.local.kit import logs, main, web
 from pdk.local.kit.db import Database
+from pdk.local.kit.grpc_server import Answers
+from pdk.local.kit.http2 import Server
 from pdk.local.kit.process import Bind
 from pdk.local.pachyderm.service import repos
 from pdk.local.pachyderm.service.executor import Surroundings
@@ -101,19 +102,16 @@ async def serve(installation: Installation) -> None:
             "pfs_v2.API": (pfs, Files(api, db, blobs)),
             "pps_v2.API": (pps, Logs(api, db, worker), Secrets(api, db)),
         } | dict.fromkeys(("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), (cluster,))
-        server = grpc.aio.server(options=rpc.OPTIONS)
-        server.add_generic_rpc_handlers(rpc.generic_handlers(api, services, rpc.Calls(installation.bind, secret)))
-        server.add_insecure_port(f"{installation.bind}:{installation.ports.pachyderm}")
-        await server.start()
+        answers = Answers(rpc.methods(api, services), rpc.admission(installation.bind, secret), rpc.explain)
+        server = Server(answers, installation.bind, installation.ports.pachyderm)
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
         gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
         caretaker = admin.Admin(db, blobs, None if is_loopback(installation.bind) else secret)
         checks = {"database": partial(main.database_works, db), "store": partial(main.writable, home)}
         routes = [web.healthz(checks), *caretaker.routes(), *gateway.routes()]
         app = web.Guard(Starlette(routes=routes), door, s3.refusal_body) if is_loopback(installation.bind) else Starlette(routes=routes)
-        async with main.running(worker.run(), caretaker.run(), web.serve(app, installation.bind, installation.ports.s3)):
+        async with main.running(worker.run(), caretaker.run(), server.run(), web.serve(app, installation.bind, installation.ports.s3)):
             await web.until_signal()
-        await server.stop(grace=1.0)
 
 
 def start(state: Path) -> None:

@@ -7,37 +7,26 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-import grpc
-
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
+from pdk.local.kit.grpc_server import Code, Method, Status
 from pdk.local.pachyderm.service import repos
 from pdk.local.pachyderm.service.model import Refused
-from pdk.local.pachyderm.wire.schema import Method, Schema
+from pdk.local.pachyderm.wire import schema
+from pdk.local.pachyderm.wire.schema import Schema
 from pdk.settings import is_loopback
 
 log = logging.getLogger(__name__)
-MESSAGE_LIMIT = 20 << 20  # bytes, as the engine's
-OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-    ("grpc.max_send_message_length", MESSAGE_LIMIT),
-    # pachctl pings every 20 s; the defaults would take that for an attack and end long `logs -f` calls
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.so_reuseport", 0),
-)
-CODES: tuple[tuple[type[PdkError], grpc.StatusCode], ...] = (  # the first that fits counts
-    (repos.StillInUse, grpc.StatusCode.FAILED_PRECONDITION),
-    (repos.Circle, grpc.StatusCode.INTERNAL),
-    (Refused, grpc.StatusCode.UNKNOWN),
-    (NotFound, grpc.StatusCode.NOT_FOUND),
-    (Conflict, grpc.StatusCode.ALREADY_EXISTS),
-    (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
-    (UserError, grpc.StatusCode.INVALID_ARGUMENT),
-    (AuthError, grpc.StatusCode.UNAUTHENTICATED),
-    (TemporaryError, grpc.StatusCode.UNAVAILABLE),
-    (EngineError, grpc.StatusCode.INTERNAL),
+CODES: tuple[tuple[type[PdkError], Code], ...] = (  # the first that fits counts
+    (repos.StillInUse, Code.FAILED_PRECONDITION),
+    (repos.Circle, Code.INTERNAL),
+    (Refused, Code.UNKNOWN),
+    (NotFound, Code.NOT_FOUND),
+    (Conflict, Code.ALREADY_EXISTS),
+    (NotSupported, Code.UNIMPLEMENTED),
+    (UserError, Code.INVALID_ARGUMENT),
+    (AuthError, Code.UNAUTHENTICATED),
+    (TemporaryError, Code.UNAVAILABLE),
+    (EngineError, Code.INTERNAL),
 )
 
 
@@ -64,59 +53,31 @@ class Cluster:
         return self.schema["transaction_v2.TransactionInfos"]()
 
 
-def code_of(error: PdkError) -> grpc.StatusCode:
+def code_of(error: PdkError) -> Code:
     """The gRPC code of an error of ours."""
-    return next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    return next((code for kind, code in CODES if isinstance(error, kind)), Code.UNKNOWN)
 
 
-class Calls:
-    """Wraps handlers: checks the token where one is required, turns errors into codes."""
+def explain(error: Exception, path: str) -> Status:
+    """The code and words of an error; what nobody expected goes to the log."""
+    if isinstance(error, PdkError):
+        return Status(code_of(error), str(error))
+    log.error("%s", path, exc_info=error)
+    return Status(Code.INTERNAL, f"{type(error).__name__}: {error}; the server's log has the details")
 
-    def __init__(self, bind: str, token: str) -> None:
-        self.required = None if is_loopback(bind) else token.encode()
 
-    def admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Raise AuthError unless the caller may come in."""
-        if self.required is None:
-            return
-        given = next((value for key, value in context.invocation_metadata() or () if key == "authn-token"), "")
-        if not hmac.compare_digest(str(given).encode(), self.required):
+def admission(bind: str, token: str) -> Callable[[Mapping[str, str]], None]:
+    """Checks the token of a call where the server can be reached from other machines."""
+    required = token.encode()
+
+    def admit(headers: Mapping[str, str]) -> None:
+        if not hmac.compare_digest(headers.get("authn-token", "").encode(), required):
             raise AuthError("no authentication token (try logging in)")
 
-    async def refuse(self, context: grpc.aio.ServicerContext[Any, Any], error: BaseException, path: str) -> None:
-        """End the call with the error's code and words."""
-        if isinstance(error, PdkError):
-            await context.abort(code_of(error), str(error))
-        log.error("%s", path, exc_info=error)
-        await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}; the server's log has the details")
-
-    def unary(self, path: str, handler: Callable[[Any], Any]) -> Callable[..., Any]:
-        """A method with one answer."""
-
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            try:
-                self.admit(context)
-                return await handler(request)
-            except Exception as error:
-                await self.refuse(context, error, path)
-
-        return call
-
-    def stream(self, path: str, handler: Callable[[Any], AsyncIterator[Any]]) -> Callable[..., Any]:
-        """A method with a stream of answers."""
-
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            try:
-                self.admit(context)
-                async for answer in handler(request):
-                    yield answer
-            except Exception as error:
-                await self.refuse(context, error, path)
-
-        return call
+    return (lambda _: None) if is_loopback(bind) else admit
 
 
-def missing(method: Method) -> Callable[..., Any]:
+def missing(method: schema.Method) -> Callable[..., Any]:
     """The handler of a method that is not offered."""
 
     async def refuse(*_: Any) -> Any:
@@ -131,22 +92,18 @@ def missing(method: Method) -> Callable[..., Any]:
     return refuse_stream if method.kind.endswith("_stream") else refuse
 
 
-def generic_handlers(schema: Schema, services: Mapping[str, Sequence[object]], calls: Calls) -> list[grpc.GenericRpcHandler]:
-    """GRPC handlers for every method of the schema; `services` maps ``pfs_v2.API`` to the objects with its methods."""
-    table: dict[str, dict[str, Any]] = {}
-    for path, method in schema.methods.items():
+def methods(api: Schema, services: Mapping[str, Sequence[object]]) -> dict[str, Method]:
+    """Every method of the schema by its path; `services` maps ``pfs_v2.API`` to the objects that have its methods."""
+    table = {}
+    for path, method in api.methods.items():
         service, _, name = path[1:].partition("/")
         handler = next((found for part in services.get(service, ()) if (found := getattr(part, name, None))), None)
         if handler is None and service == "auth_v2.API" and not method.kind.endswith("_stream"):
             handler = getattr(services[service][0], "WhoAmI")  # noqa: B009 - every auth call answers the same
-        wrap = calls.stream if method.kind.endswith("_stream") else calls.unary
-        make = getattr(grpc, f"{method.kind}_rpc_method_handler")
-        table.setdefault(service, {})[name] = make(
-            wrap(path, handler or missing(method)),
-            request_deserializer=schema[method.request].FromString,
-            response_serializer=schema[method.response].SerializeToString,
-        )
-    return [grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items()]
+        decode, encode = api[method.request].FromString, api[method.response].SerializeToString
+        streams_in, _, streams_out = (part == "stream" for part in method.kind.partition("_"))
+        table[path] = Method(handler or missing(method), decode, encode, streams_in=streams_in, streams_out=streams_out)
+    return table
 
 
 def project_exists(db: Any) -> Callable[[str], bool]:
