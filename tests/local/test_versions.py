@@ -255,6 +255,7 @@ def test_garbage_goes_and_what_is_in_use_stays(store):
     with Upload(store.db, store.blobs) as upload:  # a request that is under way refers to one of them
         upload.replace("/again", b"a" * 100)
         upload._close()
+        upload.incoming.flush()
         done = store.collect()
         assert (done.contents, done.size) == (1, 2 << 20)
         asyncio.run(upload.commit(target))

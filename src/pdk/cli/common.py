@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
 from pdk.settings import Installation, default_state, is_loopback, named_pachyderm
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from pdk.engines.versioned import Versioned
 
 WIDE = 200  # columns where the output is no terminal: other programs read it
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_CODES: tuple[tuple[type[PdkError], int], ...] = (  # the first that fits counts; documented in docs/cli.md
     (NotFound, 3),
@@ -63,9 +59,12 @@ def show(rows: Sequence[dict[str, Any]], output: str) -> None:
         return
     if output != "table":
         raise UserError(f"--output {output!r}: table or json is expected")
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    from rich.console import Console  # here and not above: most commands need none
+    from rich.table import Table
+
+    console, table = Console(highlight=False), Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0] if rows else ["nothing to show"]:
         table.add_column(name.upper(), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table, width=None if console.is_terminal else WIDE, soft_wrap=False)
+    console.print(table, width=None if console.is_terminal else WIDE)

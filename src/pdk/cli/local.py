@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pdk.cli.common import Output, State, console, installation, show
+from pdk.cli.common import Output, State, installation, show
 from pdk.errors import UserError
 from pdk.settings import SERVERS, default_state, ports_from
 
@@ -33,7 +32,7 @@ def up(
     if wrong := [f"{name}={number}" for name, number in pairs.items() if not number.isdecimal()]:
         raise UserError(f"--port {wrong[0]}: NAME=PORT is expected")
     ports = ports_from({name: int(number) for name, number in pairs.items()})
-    say = partial(console.print, markup=False)
+    say = typer.echo
     if only:
         supervisor.only(folder, only, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)
     supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)

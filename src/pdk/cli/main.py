@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pdk.cli import local, pipelines, predictions, storage, verbs, versioned
-from pdk.cli.common import errors, exit_code
+from pdk.cli.common import exit_code
 from pdk.errors import PdkError
 
 app = typer.Typer(
@@ -30,10 +30,10 @@ def main() -> None:
     try:
         app()
     except PdkError as error:
-        errors.print(f"error: {error}", markup=False, style="red")
+        typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(exit_code(error))
     except OSError as error:  # a file that is missing, an address that does not exist
-        errors.print(f"error: {error}", markup=False, style="red")
+        typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdk.cli.common import Output, Project, State, console, pachyderm, show
+from pdk.cli.common import Output, Project, State, pachyderm, show
 from pdk.cli.verbs import create, delete, inspect, list_, start, stop, update
 from pdk.errors import NotFound, UserError
 
@@ -122,7 +122,7 @@ def inspect_pipeline(name: str, project: Project = "default", state: State = Non
     spec = json.loads(row.pop("spec") or "{}")
     show([{**row, "spec": spec} if output == "json" else row], output)
     if output != "json":
-        console.print(json.dumps(spec, indent=1), markup=False)
+        typer.echo(json.dumps(spec, indent=1))
 
 
 @delete.command("pipeline")
@@ -218,10 +218,10 @@ def logs(
     job = find_job(name, project, state)
     engine = pachyderm(state)
     for line in engine.logs(project, job.pipeline, job.id, follow=follow):
-        console.print(line, markup=False)
+        typer.echo(line)
     job = engine.job(project, job.pipeline, job.id)
     if follow and job.state != "SUCCESS":
-        console.print(f"job {job.pipeline}@{job.id}: {job.state.lower()}: {job.reason}", markup=False)
+        typer.echo(f"job {job.pipeline}@{job.id}: {job.state.lower()}: {job.reason}")
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import typer
 
-from pdk.cli.common import State, console, installation
+from pdk.cli.common import State, installation
 from pdk.cli.verbs import store
 from pdk.errors import EngineError, NotFound, UserError
 from pdk.settings import named_pachyderm
@@ -49,7 +49,7 @@ def local_put(state: Path | None) -> Callable[..., str] | None:
         return None
     found = installation(state)
 
-    def put(project: str, repo: str, branch: str, files: Mapping[str, Path], *, append: bool, sent: Callable[[int], object]) -> str:
+    def put(project: str, repo: str, branch: str, files: Mapping[str, str | Path], *, append: bool, sent: Callable[[int], object]) -> str:
         names = "/".join(quote(name, safe="") for name in (project, repo, branch))
         connection = http.client.HTTPConnection(found.host, found.ports.s3)
         headers = {"Authorization": f"Bearer {found.secret()}", "Content-Type": "application/x-pdk-files"}
@@ -68,16 +68,17 @@ def local_put(state: Path | None) -> Callable[..., str] | None:
     return put
 
 
-def packed(files: Mapping[str, Path], sent: Callable[[int], object]) -> Iterator[bytes]:
+def packed(files: Mapping[str, str | Path], sent: Callable[[int], object]) -> Iterator[bytes]:
     """Files as the server takes them in one stream: length of path (2 bytes) and content (8 bytes), path, content."""
     buffer = bytearray()
     for path, source in files.items():
         name = path.encode()
-        with source.open("rb") as file:
-            size = left = os.fstat(file.fileno()).st_size
+        file = os.open(source, os.O_RDONLY)
+        try:
+            size = left = os.fstat(file).st_size
             buffer += len(name).to_bytes(2, "big") + size.to_bytes(8, "big") + name
             while left:
-                part = file.read(min(left, PART))
+                part = os.read(file, min(left, PART))
                 if not part:
                     raise UserError(f"{source} became shorter while it was read; nothing was written")
                 buffer += part
@@ -86,6 +87,8 @@ def packed(files: Mapping[str, Path], sent: Callable[[int], object]) -> Iterator
                     sent(len(buffer))
                     yield bytes(buffer)
                     buffer.clear()
+        finally:
+            os.close(file)
     sent(len(buffer))
     yield bytes(buffer)
 
@@ -100,9 +103,9 @@ def fsck(
         raise UserError(f"--read-data-subset {read_data_subset!r}: a share like 10% is expected")
     answer = json.loads(call(state, f"fsck?share={float(share) / 100}"))
     for problem in answer["problems"]:
-        console.print(problem, markup=False)
+        typer.echo(problem)
     found = len(answer["problems"])
-    console.print(f"{answer['contents']} contents, {answer['commits']} commits: " + (f"{found} problems" if found else "no problems"))
+    typer.echo(f"{answer['contents']} contents, {answer['commits']} commits: " + (f"{found} problems" if found else "no problems"))
     if found:
         raise typer.Exit(1)
 
@@ -110,7 +113,7 @@ def fsck(
 def gc(state: State = None) -> None:
     """Remove contents that nothing refers to any more, beside running writers; the server does it by itself every hour."""
     answer = json.loads(call(state, "gc"))
-    console.print(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs removed")
+    typer.echo(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs removed")
 
 
 @store.command("cat")

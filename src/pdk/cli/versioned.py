@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pdk.cli.common import Output, Project, State, console, errors, pachyderm, show
+from pdk.cli.common import Output, Project, State, pachyderm, show
 from pdk.cli.storage import local_put
 from pdk.cli.verbs import copy, create, delete, diff, drop, finish, get, glob, inspect, list_, put, squash, start
 from pdk.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 Description = Annotated[str, typer.Option("--description", "-d", "--message", "-m")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Even where something depends on it.")]
@@ -24,20 +24,18 @@ BranchName = Annotated[str, typer.Argument(help="REPO@BRANCH")]
 CommitName = Annotated[str, typer.Argument(help="REPO@BRANCH-OR-COMMIT")]
 
 
-def progress(total: int) -> Progress:
-    """A bar over bytes, on standard error; nothing where that is no terminal."""
+@contextmanager
+def progress(files: Iterable[str | Path] = (), total: int = 0) -> Iterator[Callable[[int], object]]:
+    """A bar over the bytes of files, or over so many, on standard error; gives what advances it. Nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-    )
-    bar.add_task("", total=total)
-    return bar
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield partial(bar.advance, bar.add_task("", total=total or sum(Path(file).stat().st_size for file in files)))
 
 
 @create.command("project")
@@ -241,29 +239,28 @@ def put_file(
     if not repo or not branch:
         raise UserError(f"target {target!r}: REPO@BRANCH:/PATH is expected")
     files = find_files(file, path or "/", recursive=recursive)
-    with progress(sum(source.stat().st_size for source in files.values())) as bar:
-        advance = partial(bar.advance, bar.task_ids[0])
+    with progress(files.values()) as advance:
         put_quickly = local_put(state)
         if put_quickly:
             commit = put_quickly(project, repo, branch, files, append=append, sent=advance)
         else:
             commit = pachyderm(state).put_files(project, repo, branch, files, append=append, sent=advance)
-    console.print(f"{len(files)} files in commit {commit} of {project}/{repo}", markup=False)
+    typer.echo(f"{len(files)} files in commit {commit} of {project}/{repo}")
 
 
-def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, Path]:
+def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, str | Path]:
     """Path in the repo → local file, laid out as pachctl does: a folder's files below `path`, a single file at `path`.
 
     Raises:
         UserError: a source is missing, a symbolic link, or a folder without --recursive.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, str | Path] = {}
     base = "/" + path.strip("/")
     for source in sources:
         if source.is_dir():
             if not recursive:
                 raise UserError(f"{source} is a folder; add -r to put what is in it")
-            found.update({f"{base.rstrip('/')}/{entry.relative_to(source).as_posix()}": entry for entry in below(source)})
+            found.update(below(source, base.rstrip("/") + "/"))
         elif source.is_file():
             single = len(sources) == 1 and base != "/" and not path.endswith("/")
             found[base if single else f"{base.rstrip('/')}/{source.name}"] = source
@@ -274,17 +271,21 @@ def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, 
     return found
 
 
-def below(folder: Path) -> Iterator[Path]:
-    """The files below a folder, by name.
+def below(folder: str | Path, inside: str = "") -> Iterator[tuple[str, str]]:
+    """The files below a folder, each with its path in there.
 
     Raises:
         UserError: one is a symbolic link.
     """
-    for entry in sorted(folder.rglob("*")):
-        if entry.is_symlink():
-            raise UserError(f"{entry} is a symbolic link; links are not put, for what they lead to may lie anywhere: put the file itself")
-        if entry.is_file():
-            yield entry
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                why = "links are not put, for what they lead to may lie anywhere: put the file itself"
+                raise UserError(f"{entry.path} is a symbolic link; {why}")
+            if entry.is_dir():
+                yield from below(entry.path, f"{inside}{entry.name}/")
+            elif entry.is_file():
+                yield inside + entry.name, entry.path
 
 
 @get.command("file")
@@ -302,15 +303,15 @@ def get_file(
 
         if out is None:
             raise UserError("--recursive needs --file FOLDER")
-        with progress(engine.file_row(project, target)["size"]) as bar:
+        with progress(total=engine.file_row(project, target)["size"]) as advance:
             for size in save(engine.archive(project, target), out, target.partition(":")[2] or "/"):
-                bar.advance(bar.task_ids[0], size)
+                advance(size)
         return
     if out is None:
         stream = typer.get_binary_stream("stdout")
         for part in engine.content(project, target):
             stream.write(part)
         return
-    with progress(engine.file_row(project, target)["size"]) as bar, out.open("wb") as file:
+    with progress(total=engine.file_row(project, target)["size"]) as advance, out.open("wb") as file:
         for part in engine.content(project, target):
-            bar.advance(bar.task_ids[0], file.write(part))
+            advance(file.write(part))

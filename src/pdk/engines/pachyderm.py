@@ -222,7 +222,14 @@ class Pachyderm:
             self._client.pps.create_secret(name=name, data=dict(data))
 
     def put_files(
-        self, project: str, repo: str, branch: str, files: Mapping[str, Path], *, append: bool = False, sent: Callable[[int], object] = int
+        self,
+        project: str,
+        repo: str,
+        branch: str,
+        files: Mapping[str, str | Path],
+        *,
+        append: bool = False,
+        sent: Callable[[int], object] = int,
     ) -> str:
         """Put files (path in the repo → local file) in one commit; returns the ID of the branch's head.
 
@@ -236,7 +243,7 @@ class Pachyderm:
             for path, source in files.items():
                 if not append:
                     yield pfs.ModifyFileRequest(delete_file=pfs.DeleteFile(path=path))
-                with source.open("rb") as file:
+                with Path(source).open("rb") as file:
                     part = file.read(PART)
                     while True:
                         yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=part))

@@ -19,6 +19,7 @@ from pdk.local.kit.http2 import Server
 from pdk.local.kit.process import Bind
 from pdk.local.pachyderm.service import repos
 from pdk.local.pachyderm.service.executor import Surroundings
+from pdk.local.pachyderm.service.layout import in_memory
 from pdk.local.pachyderm.service.model import CommitRef
 from pdk.local.pachyderm.service.worker import Worker
 from pdk.local.pachyderm.store.blobs import BlobStore
@@ -84,19 +85,20 @@ async def serve(installation: Installation) -> None:
     home, secret = installation.folder("pachyderm"), installation.secret()
     api = schema.load(installation.state / "cache")
     blobs = BlobStore(home / "store")
-    with Database(home / "pachyderm.sqlite", MIGRATIONS) as db, contextlib.closing(blobs):
+    identity = main.identity(home)
+    with Database(home / "pachyderm.sqlite", MIGRATIONS) as db, contextlib.closing(blobs), in_memory(identity) as memory:
         await db.write(partial(set_up, installation=installation))
         around = Surroundings(
             job_environment(installation),
             job_binds(installation),
-            installation.state,
+            (installation.state, memory) if memory else (installation.state,),
+            memory,
             partial(secret_data, db.reader),
             logs.Redactor(secret),
             partial(s3_buckets, db, blobs, secret),
         )
         worker = Worker(db, blobs, home / "jobs", around)
         pfs, pps = Pfs(api, db, worker.end), Pps(api, db, worker)
-        identity = main.identity(home)
         cluster = rpc.Cluster(api, identity, rpc.project_exists(db.reader))
         services = {
             "pfs_v2.API": (pfs, Files(api, db, blobs)),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +12,14 @@ from pathlib import Path
 from pdk.errors import UserError
 from pdk.local.kit import containers, logs, process
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import commits, files, inputs
+from pdk.local.pachyderm.service import commits, inputs
 from pdk.local.pachyderm.service.datums import Datum, Outputs
 from pdk.local.pachyderm.service.jobs import Job
-from pdk.local.pachyderm.service.model import CommitRef, check_path, clean_path
+from pdk.local.pachyderm.service.layout import Layout
+from pdk.local.pachyderm.service.model import CommitRef
 from pdk.local.pachyderm.service.specs import SecretUse, Spec
-from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import BlobStore, Incoming, find
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.incoming import Incoming
 
 TAIL_LINES = 20  # lines of a failed program's output that become the job's reason
 RETRY_S = 0.5  # pause before a failed datum is tried again
@@ -34,7 +33,8 @@ class Surroundings:
     Args:
         env: variables that every job gets: addresses of the engines above all.
         binds: what every job sees beside its /pfs: a kubeconfig, git repositories.
-        hide: the installation's state folder, which no job may see.
+        hide: folders of the installation, which no job may see.
+        memory: a folder in memory for small inputs, where there is one.
         secrets: reads the data of a secret: key → value.
         redact: masks the installation's own secret in text that users see.
         buckets: serves commits as S3 buckets of the given names, for as long as it is entered; gives the variables that say where.
@@ -42,14 +42,11 @@ class Surroundings:
 
     env: Mapping[str, str]
     binds: tuple[process.Bind, ...]
-    hide: Path
+    hide: tuple[Path, ...]
+    memory: Path | None
     secrets: Callable[[str], Mapping[str, str]]
     redact: logs.Redactor
     buckets: Buckets
-
-
-class Failed(Exception):
-    """User code failed; the text is the job's reason."""
 
 
 @dataclass(frozen=True)
@@ -84,42 +81,43 @@ class Executor:
             Failed: what it wrote cannot be taken in.
         """
         home, began = self.folder / datum.id, time.monotonic()
-        pfs = home / "pfs"
-        shutil.rmtree(pfs, ignore_errors=True)
-        await asyncio.to_thread(self._lay_out, datum, pfs)
+        layout = Layout(self.db, self.blobs, datum, home, self.around.memory)
+        try:
+            await asyncio.to_thread(layout.lay_out)
+            return await self._carry_out(datum, home, layout, began, extra)
+        finally:
+            await asyncio.to_thread(layout.remove)
+
+    async def _carry_out(self, datum: Datum, home: Path, layout: Layout, began: float, extra: Mapping[str, str]) -> Done:
         download_s, began = time.monotonic() - began, time.monotonic()
         env = {**self._environment(datum), **extra, **self.spec.env}
-        ended, recovered = await self._tries(datum, home, pfs, env)
+        ended, recovered = await self._tries(datum, home, layout, env)
         timed = replace(
             datum, download_s=download_s, process_s=time.monotonic() - began, download_bytes=sum(part.size for part in datum.inputs)
         )
+        if ended is not None and recovered:
+            return Done(replace(timed, state="RECOVERED"), None)
+        if ended is not None:
+            return Done(replace(timed, state="FAILED"), None, why=ended)
+        began = time.monotonic()
+        incoming = Incoming(self.blobs, self.db.reader)
         try:
-            if ended is not None and recovered:
-                return Done(replace(timed, state="RECOVERED"), None)
-            if ended is not None:
-                return Done(replace(timed, state="FAILED"), None, why=ended)
-            began = time.monotonic()
-            incoming = Incoming(self.blobs, self.db.reader)
-            try:
-                written = await asyncio.to_thread(self._take_in, pfs, incoming)
-                await asyncio.to_thread(incoming.sync)
-            except BaseException:
-                incoming.release()
-                raise
-            size = sum(size for _, size in written.values())
-            return Done(replace(timed, state="SUCCESS", upload_s=time.monotonic() - began, upload_bytes=size), written, incoming)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, pfs, ignore_errors=True)
+            written = await asyncio.to_thread(layout.take_in, incoming)
+            await incoming.save()
+        except BaseException:
+            incoming.release()
+            raise
+        size = sum(size for _, size in written.values())
+        return Done(replace(timed, state="SUCCESS", upload_s=time.monotonic() - began, upload_bytes=size), written, incoming)
 
-    async def _tries(self, datum: Datum, home: Path, pfs: Path, env: Mapping[str, str]) -> tuple[str | None, bool]:
+    async def _tries(self, datum: Datum, home: Path, layout: Layout, env: Mapping[str, str]) -> tuple[str | None, bool]:
         """Run the program until it succeeds or the tries are used up: why it failed (None: it did not), and whether that was handled."""
         why = ""
         for attempt in range(1, self.spec.datum_tries + 1):
-            shutil.rmtree(pfs / "out", ignore_errors=True)
-            (pfs / "out").mkdir(parents=True)
+            layout.clear_out()
             run = home / f"try-{self.job.restart}-{attempt}"
             try:
-                ended, handle = await self._program(datum, self.spec.cmd, self.spec.stdin, run, pfs, env)
+                ended, handle = await self._program(datum, self.spec.cmd, self.spec.stdin, run, layout, env)
             except TimeoutError:
                 why = f"datum {datum.id} failed: it took longer than its datum_timeout of {self.spec.datum_timeout_s:g} s"
             else:
@@ -133,13 +131,13 @@ class Executor:
             return why, False
         run = home / f"try-{self.job.restart}-err_cmd"
         try:
-            ended, _ = await self._program(datum, self.spec.err_cmd, self.spec.err_stdin, run, pfs, env)
+            ended, _ = await self._program(datum, self.spec.err_cmd, self.spec.err_stdin, run, layout, env)
         except TimeoutError:
             return why, False
         return why, ended.code in self.spec.accept
 
     async def _program(
-        self, datum: Datum, argv: tuple[str, ...], lines: tuple[str, ...], run: Path, pfs: Path, env: Mapping[str, str]
+        self, datum: Datum, argv: tuple[str, ...], lines: tuple[str, ...], run: Path, layout: Layout, env: Mapping[str, str]
     ) -> tuple[process.Exit, process.Handle]:
         """Run one program to its end.
 
@@ -151,15 +149,14 @@ class Executor:
         if lines:
             stdin = run / "stdin"
             stdin.write_text("\n".join(lines) + "\n")
-        names = dict.fromkeys(part.name for part in datum.inputs)
-        binds = [*self.around.binds, process.Bind(pfs, "/pfs"), *(process.Bind(pfs / name, f"/pfs/{name}", True) for name in names)]
+        binds = [*self.around.binds, *layout.binds()]
         variables = dict(env)
         for secret in self.spec.secrets:
             variables.update(self._secret_variables(secret))
             if secret.mount_path:
                 binds.append(process.Bind(self._secret_files(secret.name, run), secret.mount_path, True))
         program = containers.program(self.spec.image, argv, variables, binds=binds, stdin=stdin, cwd=self.spec.working_dir, scratch=run)
-        handle = await process.start(run, replace(program, hide=(self.around.hide,), user=self.spec.user))
+        handle = await process.start(run, replace(program, hide=self.around.hide, user=self.spec.user))
         self.running[datum.id] = handle
         try:
             async with asyncio.timeout(self.spec.datum_timeout_s):
@@ -203,71 +200,6 @@ class Executor:
                 if value:
                     env[f"PACH_DATUM_{part.name}_{key}"] = value
         return env
-
-    def _lay_out(self, datum: Datum, pfs: Path) -> None:
-        """Write a datum's input files below `pfs` (the path inside the repo is kept)."""
-        with self.db.own_reader() as db:
-            for part in datum.inputs:
-                target = pfs / part.name
-                target.mkdir(parents=True, exist_ok=True)
-                if part.s3:
-                    continue
-                sight, made = commits.view(db, commits.by_pk(db, part.commit)), {target}
-                with self.blobs.reading() as reading:
-                    for entry in tree.files_below(files.entries_at(db, sight, clean_path(part.path))):
-                        path = target / entry.path.lstrip("/")
-                        if path.parent not in made:
-                            path.parent.mkdir(parents=True, exist_ok=True)
-                            made.add(path.parent)
-                        blob = None if part.empty_files else find(db, entry.hash)
-                        reading.write_to(blob, path)
-
-    def _take_in(self, pfs: Path, incoming: Incoming) -> dict[str, tuple[bytes, int]]:
-        """Store every file below /pfs/out: path → (hash, size). Links may lead into /pfs only."""
-        written: dict[str, tuple[bytes, int]] = {}
-        with self.db.own_reader() as db:
-            incoming.reader = db
-            for spelled, source in self._written(pfs, pfs / "out"):
-                try:
-                    cleaned = check_path(spelled)
-                except UserError as error:
-                    what = "cannot upload file produced by the user code because its name cannot be represented in PFS"
-                    raise Failed(f"{what}: {error}") from error
-                with source.open("rb") as file:
-                    while piece := file.read(1 << 20):
-                        incoming.feed(piece)
-                written[cleaned] = incoming.end()
-            incoming.reader = self.db.reader
-        return written
-
-    def _written(self, pfs: Path, out: Path) -> Iterator[tuple[str, Path]]:
-        """The files that the program left, each with its path in the output repo."""
-        for folder, folders, names in os.walk(out, followlinks=False):
-            for name in sorted([*names, *(d for d in folders if (Path(folder) / d).is_symlink())]):
-                path = Path(folder) / name
-                spelled = "/" + str(path.relative_to(out))
-                if path.is_symlink():
-                    yield from self._linked(path, pfs, spelled)
-                elif path.is_file():  # not a pipe or a socket
-                    yield spelled, path
-
-    def _linked(self, path: Path, pfs: Path, spelled: str) -> Iterator[tuple[str, Path]]:
-        """The file, or the files of the folder, behind a symbolic link."""
-        target = str(path.readlink())
-        # inside, /pfs is the folder `pfs`; a link anywhere else would read the host's files, not the job's
-        resolved = (pfs / target.removeprefix("/pfs/")) if target.startswith("/pfs/") else path.parent / target
-        resolved = resolved.resolve()
-        if not resolved.is_relative_to(pfs.resolve()) or not resolved.exists():
-            raise Failed(f"the output {spelled} is a symbolic link to {target}, which is nothing below /pfs; write the file itself")
-        if resolved.is_file():
-            yield spelled, resolved
-            return
-        for folder, _, names in os.walk(resolved, followlinks=False):
-            for name in sorted(names):
-                below = Path(folder) / name
-                if below.is_symlink():
-                    raise Failed(f"the output {spelled} is a link to a folder that holds another link ({below.name}); write the files")
-                yield f"{spelled}/{below.relative_to(resolved)}", below
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Sequence
 from typing import Self
@@ -13,7 +12,8 @@ from pdk.local.pachyderm.service import commits, file_sets, files
 from pdk.local.pachyderm.service.files import Change, Delete, Put
 from pdk.local.pachyderm.service.model import Commit, CommitRef, check_path
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import Blob, BlobStore, Incoming, find
+from pdk.local.pachyderm.store.blobs import Blob, BlobStore, find
+from pdk.local.pachyderm.store.incoming import Incoming
 
 TRIES = 20  # times that an append starts anew because somebody else appended to the same file
 
@@ -77,14 +77,15 @@ class Upload:
 
     def referred(self, changes: Sequence[Change]) -> Sequence[Change]:
         """Keep the contents that changes of somebody else refer to."""
-        for change in changes:
-            if isinstance(change, Put) and change.size:
-                self.incoming.refer(change.hash)
+        self.incoming.refer(change.hash for change in changes if isinstance(change, Put) and change.size)
         return changes
 
     def _close(self) -> None:
         if self._path is not None:
-            self.changes.append(Put(self._path, *self.incoming.end(), append=True))
+            append = not self.changes or self.changes[-1] != Delete(self._path)
+            if not append:  # removed and put anew, as clients overwrite: one change
+                self.changes.pop()
+            self.changes.append(Put(self._path, *self.incoming.end(), append=append))
             self._path = None
 
     async def commit(self, target: CommitRef, changes: Sequence[Change] | None = None) -> Commit:
@@ -93,7 +94,7 @@ class Upload:
         wanted = self.changes if changes is None else changes
         for attempt in range(TRIES):
             settled = files.settle(self.db.reader, self._sight(target), wanted, self._join)
-            await asyncio.to_thread(self.incoming.sync)
+            await self.incoming.save()
 
             def work(db: sqlite3.Connection, settled: list[Change] = settled) -> Commit:
                 self.incoming.insert(db)
@@ -109,9 +110,9 @@ class Upload:
     async def keep(self, ttl_s: float) -> str:
         """Make a file set of the changes; returns its ID."""
         self._close()
-        await asyncio.to_thread(self.incoming.sync)
+        await self.incoming.save()
         settled = files.settle(self.db.reader, tree.View(()), self.changes, self._join)
-        await asyncio.to_thread(self.incoming.sync)
+        await self.incoming.save()
 
         def work(db: sqlite3.Connection) -> str:
             self.incoming.insert(db)
@@ -127,6 +128,7 @@ class Upload:
         return commits.view(self.db.reader, commit)
 
     def _join(self, first: bytes, first_size: int, second: bytes, second_size: int) -> tuple[bytes, int]:
+        self.incoming.flush()
         for name, size in ((first, first_size), (second, second_size)):
             if size:
                 blob = self.incoming.rows.get(name) or blob_of(self.db.reader, name, "a file that was appended to")

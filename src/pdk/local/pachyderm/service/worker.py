@@ -20,7 +20,8 @@ from pdk.errors import UserError
 from pdk.local.kit import process
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import branches, datums, egress, jobs, pipelines, specs
-from pdk.local.pachyderm.service.executor import Done, Executor, Failed, Surroundings, s3_inputs
+from pdk.local.pachyderm.service.executor import Done, Executor, Surroundings, s3_inputs
+from pdk.local.pachyderm.service.layout import Failed
 from pdk.local.pachyderm.service.model import Refused
 from pdk.local.pachyderm.store.blobs import BlobStore
 

@@ -12,15 +12,13 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from pdk.errors import EngineError, TemporaryError
+from pdk.errors import EngineError
 from pdk.local.pachyderm.store import tree
 
 LARGE = 1 << 20  # bytes from which content gets a file of its own
@@ -90,19 +88,21 @@ class BlobStore:
         with self._lock:
             self._next_pack()
 
-    def append(self, name: bytes, content: bytes) -> Blob:
-        """Add a small content to the open pack (not synced yet: `Incoming.sync`)."""
+    def append(self, contents: Mapping[bytes, bytes]) -> list[Blob]:
+        """Add small contents, given by their hashes, to the open pack (not synced yet: `Incoming.save`)."""
+        records = b"".join(part for name, content in contents.items() for part in (name, len(content).to_bytes(8, "big"), content))
         with self._lock:
             if self._end >= PACK_LIMIT:
                 self._next_pack()
-            record = name + len(content).to_bytes(8, "big") + content
-            written = os.write(self._pack, record)
-            if written != len(record):  # disk nearly full: what was written is garbage that nothing refers to
-                self._end += written
-                raise EngineError(f"the store's disk is full: {written} of {len(record)} bytes were written to {self.packs}")
-            blob = Blob(name, len(content), self._number, self._end + HEADER)
+            written, position = os.write(self._pack, records), self._end
             self._end += written
-            return blob
+            if written != len(records):  # disk nearly full: what was written is garbage that nothing refers to
+                raise EngineError(f"the store's disk is full: {written} of {len(records)} bytes were written to {self.packs}")
+            blobs = []
+            for name, content in contents.items():
+                blobs.append(Blob(name, len(content), self._number, position + HEADER))
+                position += HEADER + len(content)
+            return blobs
 
     def sync(self) -> None:
         """Make everything that was appended durable."""
@@ -177,7 +177,7 @@ class BlobStore:
 
     def copy_to_open_pack(self, blobs: Iterable[Blob]) -> list[Blob]:
         """Copy contents to the end of the open pack, durably; says where they lie there."""
-        moved = [self.append(blob.hash, b"".join(self.read(blob))) for blob in blobs]
+        moved = [copy for blob in blobs for copy in self.append({blob.hash: b"".join(self.read(blob))})]
         self.sync()
         return moved
 
@@ -192,10 +192,10 @@ class BlobStore:
         with self._lock:
             return found - self.pins.keys()
 
-    def pin(self, name: bytes) -> None:
-        """Keep a content from being collected, until `unpin`."""
+    def pin(self, names: Iterable[bytes]) -> None:
+        """Keep contents from being collected, until `unpin`."""
         with self._lock:
-            self.pins[name] += 1
+            self.pins.update(names)
 
     def unpin(self, names: Iterable[bytes]) -> None:
         """Let go of contents."""
@@ -235,7 +235,7 @@ class Reading:
         for descriptor in self._packs.values():
             os.close(descriptor)
 
-    def write_to(self, blob: Blob | None, path: Path) -> None:
+    def write_to(self, blob: Blob | None, path: str) -> None:
         """Write a content to a new file; an empty one for None."""
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
@@ -253,127 +253,6 @@ class Reading:
             os.write(target, content)
         finally:
             os.close(target)
-
-
-class Incoming:
-    """Contents that one request brings; nothing of it counts before `rows` are in a committed transaction.
-
-    What it brings or refers to is kept from being collected until `release`.
-    """
-
-    def __init__(self, store: BlobStore, reader: sqlite3.Connection) -> None:
-        self.store, self.reader = store, reader
-        self.rows: dict[bytes, Blob] = {}
-        self._pinned: list[bytes] = []
-        self._small: bytes | bytearray = b""
-        self._file: int | None = None
-        self._path: Path | None = None
-        self._size = 0
-        self._hash, self._hashing = hashlib.blake2b(digest_size=32), False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """What was brought is referred to by now, or is to be forgotten."""
-        self._drop_file()
-        self.store.unpin(self._pinned)
-        self._pinned.clear()
-
-    def _drop_file(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        self._file = self._path = None
-
-    def feed(self, part: bytes) -> None:
-        """More bytes of the current content."""
-        self._size += len(part)
-        if self._file is None and self._size < LARGE:
-            if not self._small:
-                self._small = part  # most contents come in one part: no need to copy it
-            else:
-                self._small = bytearray(self._small) if isinstance(self._small, bytes) else self._small
-                self._small += part
-            return
-        if self._file is None:
-            self._file, name = tempfile.mkstemp(dir=self.store.incoming)
-            self._path = Path(name)
-            self._write(bytes(self._small))
-            self._small = b""
-        self._write(part)
-
-    def _write(self, part: bytes) -> None:
-        assert self._file is not None
-        self._hash.update(part)
-        self._hashing = True
-        view = memoryview(part)
-        while view:
-            view = view[os.write(self._file, view) :]
-
-    def end(self) -> tuple[bytes, int]:
-        """The current content is whole: its hash and size."""
-        size = self._size
-        if self._file is None:
-            content = bytes(self._small)
-            name = digest(content)
-            if content and not self._known(name):
-                self.rows[name] = self.store.append(name, content)
-        else:
-            name = self._hash.digest()
-            if not self._known(name):
-                self._keep_file(name)
-            self._drop_file()
-        self._small, self._size = b"", 0
-        if self._hashing:
-            self._hash, self._hashing = hashlib.blake2b(digest_size=32), False
-        return name, size
-
-    def _keep_file(self, name: bytes) -> None:
-        assert self._file is not None
-        assert self._path is not None
-        os.fsync(self._file)
-        os.fchmod(self._file, 0o400)
-        target = self.store.large_path(name)
-        target.parent.mkdir(exist_ok=True)
-        self._path.rename(target)
-        sync_folder(target.parent)
-        sync_folder(self.store.large)
-        self.rows[name] = Blob(name, self._size, 0, 0)
-        self._path = None
-
-    def refer(self, name: bytes) -> None:
-        """Keep a content that is about to be referred to."""
-        self.store.pin(name)
-        self._pinned.append(name)
-
-    def _known(self, name: bytes) -> bool:
-        self.refer(name)  # before the look: what is found now must still be there when it is referred to
-        if name in self.store.doomed:
-            return name in self.rows
-        return name in self.rows or find(self.reader, name) is not None
-
-    def sync(self) -> None:
-        """Make the bytes durable; call before the transaction that inserts `rows`."""
-        if any(blob.pack for blob in self.rows.values()):
-            self.store.sync()
-
-    def insert(self, connection: sqlite3.Connection) -> None:
-        """Record the new contents, inside the caller's transaction.
-
-        Raises:
-            TemporaryError: a content that was there before has been collected.
-        """
-        connection.executemany(
-            "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?)", [(b.hash, b.size, b.pack, b.offset) for b in self.rows.values()]
-        )
-        for name in self._pinned:
-            if name not in self.rows and find(connection, name) is None:
-                raise TemporaryError("a content that this refers to was collected as garbage meanwhile; nothing was written, try again")
 
 
 def find(connection: sqlite3.Connection, name: bytes) -> Blob | None:

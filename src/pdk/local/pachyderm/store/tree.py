@@ -53,7 +53,7 @@ def view(connection: sqlite3.Connection, lineage: int, seq: int) -> View:
 
 def parent_of(path: str) -> str:
     """The folder that holds `path`: '/' for '/a' and '/a/', '' for '/'."""
-    return path.rstrip("/").rpartition("/")[0] + "/" if path != "/" else ""
+    return path[: path.rindex("/", 0, -1) + 1] if path != "/" else ""
 
 
 def after(folder: str) -> str:

@@ -147,7 +147,8 @@ async def _unpack(stream: AsyncIterator[bytes], upload: Upload, *, append: bool)
             at += HEAD + length
             if not append:
                 upload.delete(path)
-            upload.add(path, b"")
+            if not left:
+                upload.add(path, b"")
         del buffer[:at]
     if left or buffer:
         raise UserError("the stream of files ends inside a file; nothing was written")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import re
@@ -24,7 +23,8 @@ from pdk.local.pachyderm.service import branches, commits, files, repos
 from pdk.local.pachyderm.service.model import BranchRef, Commit, CommitRef, Refused, check_path
 from pdk.local.pachyderm.service.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import BlobStore, Incoming
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.incoming import Incoming
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, parse_bucket, parse_xml, timestamp, whole_number, xml
 
 PART_MINIMUM = 5 << 20  # bytes of every part but the last
@@ -271,7 +271,7 @@ class Writes:
                 hashed.update(part)
                 incoming.feed(part)
             name, size = incoming.end()
-            await asyncio.to_thread(incoming.sync)
+            await incoming.save()
             row = (id_, number, name, size, hashed.hexdigest(), time.time())
 
             def work(db: sqlite3.Connection) -> None:
