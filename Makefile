@@ -37,6 +37,7 @@ TESTBED ?= ../shared/testbed/testbed
 conformance: setup
 	$(TESTBED) up
 	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
+	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/pachyderm/test_jobs.py -p no:cacheprovider
 
 # the kill test with ten times as many kills
 nightly: setup

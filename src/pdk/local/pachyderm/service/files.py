@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pdk.errors import NotFound, TemporaryError
 from pdk.local.pachyderm.service import commits, globs, repos
@@ -14,8 +14,7 @@ from pdk.local.pachyderm.store import tree
 Connection = sqlite3.Connection
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(NamedTuple):
     """The file at `path` gets a content of the store, behind what it holds with `append`.
 
     `onto` is set by `settle`: what was appended to (`ABSENT`: nothing), which must still be so when the change is made.
@@ -28,15 +27,13 @@ class Put:
     onto: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Delete:
+class Delete(NamedTuple):
     """Remove the file at `path`, or with a slash at its end everything below."""
 
     path: str
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """Make `path` a copy of a file or folder of some commit, or append to it."""
 
     path: str

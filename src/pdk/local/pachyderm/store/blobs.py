@@ -15,8 +15,8 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pdk.errors import EngineError
 from pdk.local.pachyderm.store import tree
@@ -33,8 +33,7 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=32).digest()
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(NamedTuple):
     """Where one content lies; `pack` 0 is a file of its own."""
 
     hash: bytes

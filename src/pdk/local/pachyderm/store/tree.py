@@ -15,6 +15,7 @@ import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 OPEN = 1 << 62  # to_seq of what still is
 GONE, FILE, FOLDER = 0, 1, 2
@@ -23,8 +24,7 @@ MODULUS = 1 << 256
 EMPTY = hashlib.blake2b(b"", digest_size=32).digest()  # the hash of a file without content
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file or folder (its path ends in '/') in some commit; `files` counts the files below."""
 
     path: str
@@ -62,7 +62,7 @@ def after(folder: str) -> str:
 
 
 def _entry(row: sqlite3.Row | tuple[str, int, int, bytes, int]) -> Entry:
-    return Entry(row[0], row[1], row[2], row[3], row[4])
+    return Entry(*row)
 
 
 COLUMNS = "path, kind, size, hash, files"

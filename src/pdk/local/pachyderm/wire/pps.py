@@ -17,6 +17,7 @@ from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import commits, datums, inputs, jobs, pipelines, repos, specs, templates
 from pdk.local.pachyderm.service.model import CommitRef, Refused
 from pdk.local.pachyderm.service.worker import Worker
+from pdk.local.pachyderm.wire import filters
 from pdk.local.pachyderm.wire.convert import Converter, Message, commit_ref, to_dict
 from pdk.local.pachyderm.wire.schema import Schema
 
@@ -110,8 +111,9 @@ class Pps:
             projects = [request.pipeline.project.name or repos.DEFAULT_PROJECT]
         if request.HasField("pipeline"):
             self._pipeline(request.pipeline)
-        for pipeline in pipelines.listing(self.db.reader, projects, request.pipeline.name):
-            yield self.convert.pipeline_info(pipeline, details=True)
+        found = pipelines.listing(self.db.reader, projects, request.pipeline.name)
+        for info in await filters.passing(request.jq_filter, [self.convert.pipeline_info(pipeline, details=True) for pipeline in found]):
+            yield info
 
     async def StartPipeline(self, request: Message) -> Message:
         await self.db.write(partial(pipelines.start, pipeline=self._pipeline(request.pipeline)))
@@ -198,13 +200,9 @@ class Pps:
         projects = [project.name for project in request.projects] if pipeline is None else None
         found = jobs.listing(self.db.reader, pipeline=pipeline.pk if pipeline else None, projects=projects)
         found = [job for job in found if _in_history(job, request.history) and self._reads(job, request.input_commit)]
-        if request.HasField("pagination_marker"):
-            marker = request.pagination_marker.ToMicroseconds()
-            found = [job for job in found if (int(job.created * 1e6) > marker if request.reverse else int(job.created * 1e6) < marker)]
-        if request.reverse:
-            found.reverse()
-        for job in found[: request.number if request.number > 0 else None]:
-            yield self.convert.job_info(job, details=request.details)
+        infos = [self.convert.job_info(job, details=request.details) for job in _from_marker(found, request)]
+        for info in (await filters.passing(request.jq_filter, infos))[: request.number or None]:
+            yield info
 
     def _reads(self, job: jobs.Job, wanted: Iterable[Message]) -> bool:
         """Whether a job reads all of some commits."""
@@ -223,15 +221,19 @@ class Pps:
             yield self.convert.job_info(await self._until_ended(job) if request.wait else job, details=request.details)
 
     async def ListJobSet(self, request: Message) -> AsyncIterator[Message]:
+        if request.number < 0:
+            raise Refused("number must be non-negative")
         sets: dict[str, list[jobs.Job]] = {}
-        for job in jobs.listing(self.db.reader, projects=[project.name for project in request.projects]):
+        for job in _from_marker(jobs.listing(self.db.reader, projects=[project.name for project in request.projects]), request):
             sets.setdefault(job.id, []).append(job)
+        sent = 0
         for id_, members in sets.items():
-            info = self.schema["pps_v2.JobSetInfo"]()
-            info.job_set.id = id_
-            for job in reversed(members):
-                info.jobs.add().CopyFrom(self.convert.job_info(job, details=request.details))
-            yield info
+            infos = [self.convert.job_info(job, details=request.details) for job in sorted(members, key=lambda job: job.pk)]
+            if passing := await filters.passing(request.jq_filter, infos):
+                yield self.schema["pps_v2.JobSetInfo"](job_set=self.schema["pps_v2.JobSet"](id=id_), jobs=passing)
+                sent += 1
+            if request.number and sent == request.number:
+                return
 
     async def StopJob(self, request: Message) -> Message:
         job = self._job(request.job)
@@ -300,6 +302,14 @@ class Pps:
             if datum.state == "STARTING" and matches(datum, wanted) and await self.worker.restart_datum(job, datum.id):
                 return self._empty()
         raise Refused(f"datum matching filter [{' '.join(wanted)}] could not be found for job ID {job.id}")
+
+
+def _from_marker(found: list[jobs.Job], request: Message) -> list[jobs.Job]:
+    """Jobs (newest first) in the order that a request asks for, from behind its marker on."""
+    if request.HasField("pagination_marker"):
+        marker = request.pagination_marker.ToMicroseconds()
+        found = [job for job in found if (int(job.created * 1e6) > marker if request.reverse else int(job.created * 1e6) < marker)]
+    return found[::-1] if request.reverse else found
 
 
 def _in_history(job: jobs.Job, history: int) -> bool:

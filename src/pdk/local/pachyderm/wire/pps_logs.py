@@ -14,13 +14,14 @@ from pathlib import Path
 from pdk.errors import Conflict, NotFound, UserError
 from pdk.local.kit import logs
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import jobs, pipelines, repos
+from pdk.local.pachyderm.service import datums, jobs, pipelines, repos
 from pdk.local.pachyderm.service.model import check_name
 from pdk.local.pachyderm.service.worker import Worker
 from pdk.local.pachyderm.wire.convert import Message
-from pdk.local.pachyderm.wire.pps import find_job
+from pdk.local.pachyderm.wire.pps import find_job, matches
 from pdk.local.pachyderm.wire.schema import Schema
 
+DEFAULT_SINCE_S = 24 * 3600  # what pachctl sends where --since is not given; the logs of older jobs are shown all the same
 SECRET_KEY = re.compile(r"(?!\.\.?$)[-._a-zA-Z0-9]+")
 
 
@@ -53,11 +54,32 @@ class Logs:
             found = list(reversed(jobs.listing(self.db.reader, pipeline=self._pipeline(request).pk)))
         else:
             raise UserError("say whose logs: a pipeline (`pachctl logs -p NAME`) or a job (`pachctl logs -j PIPELINE@ID`)")
-        for job in found:
-            async for datum, line in self._lines(job, request.datum.id, follow=request.follow):
+        skip = 0
+        if request.tail > 0:
+            skip = max(0, sum([1 async for _ in self._every(found, request, follow=False)]) - request.tail)
+        async for job, datum, line in self._every(found, request, follow=request.follow):
+            if skip:
+                skip -= 1
+            else:
                 yield self._log_message(job, datum, line)
 
-    async def _lines(self, job: jobs.Job, datum: str, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
+    async def _every(self, found: list[jobs.Job], request: Message, *, follow: bool) -> AsyncIterator[tuple[jobs.Job, str, str]]:
+        """The lines of jobs' logs, with job and datum."""
+        for job in found:
+            async for datum, line in self._lines(job, request, follow=follow):
+                yield job, datum, line
+
+    def _files(self, job: jobs.Job, request: Message) -> list[tuple[str, Path]]:
+        """A job's logs (with the datum of each), as far as they are asked for."""
+        since_s = request.since.ToSeconds()
+        oldest = 0.0 if since_s in (0, DEFAULT_SINCE_S) else time.time() - since_s
+        files = [found for found in self.worker.log_files(job, request.datum.id) if found[1].stat().st_mtime >= oldest]
+        if not request.data_filters:
+            return files
+        matching = {datum.id for datum in datums.listing(self.db.reader, job.pk) if matches(datum, request.data_filters)}
+        return [found for found in files if found[0] in matching]
+
+    async def _lines(self, job: jobs.Job, request: Message, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
         """The lines of a job's logs; with `follow`, those to come as well, until the job has ended."""
 
         def ended() -> bool:
@@ -66,7 +88,7 @@ class Logs:
         read: set[Path] = set()
         async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
             over = ended()
-            for name, path in self.worker.log_files(job, datum):
+            for name, path in self._files(job, request):
                 if path in read:
                     continue
                 read.add(path)
@@ -75,7 +97,7 @@ class Logs:
                     yield name, line
             if over:
                 break
-        if not datum and job.finished is not None and not read and job.reason:
+        if not request.datum.id and not request.data_filters and job.finished is not None and not read and job.reason:
             yield "", job.reason  # there was no program to say anything
 
     def _log_message(self, job: jobs.Job, datum: str, line: str) -> Message:

@@ -76,7 +76,7 @@ class Gateway:
             raise S3Error("NotImplemented", "a job's S3 inputs can only be read")
         if request.method in ("GET", "HEAD"):
             if not bucket:
-                return self.reads.buckets()
+                return self.reads.buckets(self.names)
             ref = self._named(bucket)
             if "uploads" in query or "uploadId" in query:
                 return self.writes.list_uploads(bucket) if not key else self.writes.list_parts(request, bucket, key)

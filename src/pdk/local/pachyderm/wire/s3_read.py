@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from email.utils import formatdate
 from xml.etree import ElementTree as ET
 
@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from pdk.errors import NotFound, PdkError
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import commits, files, repos
-from pdk.local.pachyderm.service.model import USER, Commit, RepoRef
+from pdk.local.pachyderm.service.model import USER, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import Blob, BlobStore, find
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, timestamp, whole_number, xml
@@ -28,18 +28,25 @@ class Reads:
     def __init__(self, db: Database, blobs: BlobStore) -> None:
         self.db, self.blobs = db, blobs
 
-    def buckets(self) -> Response:
-        """Every branch of every user repo."""
+    def buckets(self, named: Mapping[str, CommitRef] | None) -> Response:
+        """Every branch of every user repo, or the buckets named."""
+        if named is not None:
+            found = [(name, commits.resolve(self.db.reader, ref).started) for name, ref in named.items()]
+        else:
+            found = [
+                (f"{branch.name}.{row['name']}.{row['project']}", row["created"])
+                for row in repos.list_repos(self.db.reader, [], USER)
+                for branch in repos.list_branches(self.db.reader, RepoRef(row["project"], row["name"], row["type"]))
+            ]
         root = ET.Element("ListAllMyBucketsResult", xmlns=NAMESPACE)
         owner = element(root, "Owner")
         element(owner, "ID", "0" * 32)
         element(owner, "DisplayName", "pachyderm")
         listed = element(root, "Buckets")
-        for row in repos.list_repos(self.db.reader, [], USER):
-            for branch in repos.list_branches(self.db.reader, RepoRef(row["project"], row["name"], row["type"])):
-                bucket = element(listed, "Bucket")
-                element(bucket, "Name", f"{branch.name}.{row['name']}.{row['project']}")
-                element(bucket, "CreationDate", timestamp(row["created"]))
+        for name, created in found:
+            bucket = element(listed, "Bucket")
+            element(bucket, "Name", name)
+            element(bucket, "CreationDate", timestamp(created))
         return xml(root)
 
     def bucket(self, request: Request, bucket: str, commit: Commit) -> Response:
