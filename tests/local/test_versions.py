@@ -30,10 +30,18 @@ class Store:
     """A database and blobs in a folder of their own."""
 
     def __init__(self):
-        self.folder = Path(tempfile.mkdtemp())
-        self.db, self.blobs = Database(self.folder / "db.sqlite", MIGRATIONS), BlobStore(self.folder / "store")
+        self.open(Path(tempfile.mkdtemp()))
         self.write(partial(repos.create_project, name="default", description="", update=False))
         self.write(partial(repos.create_repo, ref=REPO))
+
+    def open(self, folder):
+        """Go on with what lies in a folder."""
+        self.folder = folder
+        self.db, self.blobs = Database(folder / "db.sqlite", MIGRATIONS), BlobStore(folder / "store")
+
+    def close_files(self):
+        self.db.close()
+        self.blobs.close()
 
     def write(self, work):
         return self.db.submit(work).result()
@@ -69,8 +77,7 @@ class Store:
         return asyncio.run(garbage.collect(self.db, self.blobs))
 
     def close(self):
-        self.db.close()
-        self.blobs.close()
+        self.close_files()
         shutil.rmtree(self.folder)
 
 

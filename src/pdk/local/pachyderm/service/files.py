@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -250,19 +251,19 @@ def glob(db: Connection, sight: tree.View, pattern: str) -> Iterator[tree.Entry]
             yield whole
         return
     expression, start = globs.compile_glob(pattern), globs.literal_folder(pattern)
-    depth = None if globs.crosses_folders(pattern) else pattern.count("/", len(start))
-    for entry in _candidates(db, sight, start, depth):
+    if not globs.crosses_folders(pattern):
+        yield from _descend(db, sight, start, globs.levels(pattern, start))
+        return
+    for entry in tree.walk(db, sight, start):
         if entry.path != "/" and expression.fullmatch(entry.path.rstrip("/")):
             yield entry
 
 
-def _candidates(db: Connection, sight: tree.View, folder: str, depth: int | None) -> Iterator[tree.Entry]:
-    """Entries below `folder`; with `depth`, only those that many folders down, without reading what lies deeper."""
-    if depth is None:
-        yield from tree.walk(db, sight, folder)
-        return
+def _descend(db: Connection, sight: tree.View, folder: str, levels: list[re.Pattern[str]]) -> Iterator[tree.Entry]:
+    """What lies as many folders below `folder` as there are levels, on paths that match at each of them; nothing else is read."""
     for entry in tree.children(db, sight, folder):
-        if depth == 0:
-            yield entry
-        elif entry.kind == tree.FOLDER:
-            yield from _candidates(db, sight, entry.path, depth - 1)
+        if levels[0].fullmatch(entry.path.rstrip("/")):
+            if len(levels) == 1:
+                yield entry
+            elif entry.kind == tree.FOLDER:
+                yield from _descend(db, sight, entry.path, levels[1:])

@@ -40,7 +40,18 @@ def literal_folder(pattern: str) -> str:
 
 def crosses_folders(pattern: str) -> bool:
     """Whether matches may lie at other depths than the pattern has slashes."""
-    return "**" in pattern or "(" in pattern or "{" in pattern or "\\" in pattern
+    depth = 0
+    for character in pattern:
+        depth = max(0, depth + (character in "([{") - (character in ")]}"))
+        if character == "/" and depth:
+            return True
+    return "**" in pattern or "\\" in pattern
+
+
+def levels(pattern: str, start: str) -> list[re.Pattern[str]]:
+    """For each folder on the way from `start` to what a pattern matches, and for that: what its path must match."""
+    parts, above = pattern.split("/"), start.count("/")
+    return [compile_glob("/".join(parts[:end])) for end in range(above + 1, len(parts) + 1)]
 
 
 class _Translator:
