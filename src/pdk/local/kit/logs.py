@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from pathlib import Path
 
 POLL_S = 0.1  # how late a followed line may be
@@ -24,9 +25,46 @@ def tail(path: Path, lines: int, limit: int = 1 << 16) -> list[str]:
     return text.splitlines()[-lines:]
 
 
+class Looks:
+    """Looks every now and then at what changes by itself, once for all who wait for it."""
+
+    def __init__(self) -> None:
+        self._waited: dict[Hashable, tuple[Callable[[], Hashable], Hashable, asyncio.Event]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def change(self, key: Hashable, look: Callable[[], Hashable], seen: Hashable) -> None:
+        """Wait until what `look` returns is no longer `seen`; all who name the same `key` look for the same."""
+        while look() == seen:
+            _, _, changed = self._waited.setdefault(key, (look, seen, asyncio.Event()))
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await changed.wait()
+
+    async def _look(self) -> None:
+        while self._waited:
+            began = time.monotonic()
+            for key, (look, seen, changed) in list(self._waited.items()):
+                try:
+                    same = look() == seen
+                except Exception:  # noqa: BLE001 - those who wait look themselves, and raise it where it belongs
+                    same = False
+                if not same:
+                    del self._waited[key]
+                    changed.set()
+            # with very much to look at, it must not be the only thing that the server does
+            await asyncio.sleep(max(POLL_S, 10 * (time.monotonic() - began)))
+
+
+LOOKS = Looks()
+
+
 async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
     """Every line of `path` from its beginning, waiting for more until `ended()` (asked before each read)."""
     rest, position = b"", 0
+
+    def state() -> tuple[int, bool]:
+        return path.stat().st_size if path.exists() else 0, ended()
+
     while True:
         last = ended()
         try:
@@ -43,7 +81,33 @@ async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
             if rest:
                 yield rest.decode("utf-8", "replace")
             return
-        await asyncio.sleep(POLL_S)
+        await LOOKS.change(path, state, (position, False))
+
+
+async def follow_all(
+    key: Hashable, files: Callable[[], Sequence[tuple[str, Path]]], over: Callable[[], bool]
+) -> AsyncIterator[tuple[str, str]]:
+    """Every line of logs that programs write one after the other, with each log's name, until `over()`.
+
+    Args:
+        key: says which logs these are; those who name the same key follow the same.
+        files: name and path of each log that there is by now; a program has ended when ``exit.json`` stands beside its log.
+    """
+    read: set[Path] = set()
+
+    def state() -> tuple[int, bool]:
+        return len(files()), over()
+
+    while True:
+        seen = (len(found := files()), over())
+        for name, path in found:
+            if path not in read:
+                read.add(path)
+                async for line in follow(path, lambda p=path: over() or (p.parent / "exit.json").exists()):  # type: ignore[misc]
+                    yield name, line
+        if seen[1]:
+            return
+        await LOOKS.change(key, state, seen)
 
 
 class Redactor:

@@ -255,18 +255,10 @@ class Users(Handlers):
         def over() -> bool:
             return experiments.trial(self.db.reader, trial.id).ended is not None
 
-        count, read = 0, set[Path]()
-        async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
-            last = over()
-            for path in self.driver.log_files(trial):
-                if path in read:
-                    continue
-                read.add(path)
-                async for line in logs.follow(path, lambda p=path: over() or (p.parent / "exit.json").exists()):  # type: ignore[misc]
-                    count += 1
-                    yield self._log_line(trial.id, count, redact(line))
-            if last:
-                return
+        count = 0
+        async for _, line in logs.follow_all(trial.id, lambda: [("", path) for path in self.driver.log_files(trial)], over):
+            count += 1
+            yield self._log_line(trial.id, count, redact(line))
 
     def _log_line(self, trial: int, index: int, line: str) -> str:
         level = next((name for name in ("ERROR", "WARNING", "DEBUG") if line.startswith(name)), "INFO")

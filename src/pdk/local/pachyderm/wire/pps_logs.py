@@ -85,20 +85,12 @@ class Logs:
         def ended() -> bool:
             return not follow or jobs.by_pk(self.db.reader, job.pk).finished is not None
 
-        read: set[Path] = set()
-        async for _ in self.db.changes.watch(poll_s=logs.POLL_S):
-            over = ended()
-            for name, path in self._files(job, request):
-                if path in read:
-                    continue
-                read.add(path)
-                # a try is over when its exit status is there, or when its job has ended
-                async for line in logs.follow(path, lambda p=path: ended() or (p.parent / "exit.json").exists()):  # type: ignore[misc]
-                    yield name, line
-            if over:
-                break
-        if not request.datum.id and not request.data_filters and job.finished is not None and not read and job.reason:
-            yield "", job.reason  # there was no program to say anything
+        silent = True
+        async for name, line in logs.follow_all((job.pk, request.SerializeToString()), lambda: self._files(job, request), ended):
+            silent = False
+            yield name, line
+        if silent and not request.datum.id and not request.data_filters and (reason := jobs.by_pk(self.db.reader, job.pk).reason):
+            yield "", reason  # there was no program to say anything
 
     def _log_message(self, job: jobs.Job, datum: str, line: str) -> Message:
         message = self.schema["pps_v2.LogMessage"](
