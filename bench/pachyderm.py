@@ -68,6 +68,11 @@ class Local:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
 
+    def written(self):
+        """Bytes that the server has written: to its database, the store and its clients."""
+        lines = Path(f"/proc/{self.process.pid}/io").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("wchar")))
+
 
 class Peer:
     """The real pachd of the testbed."""
@@ -206,10 +211,12 @@ def one_file(rows, ours, peer):
 
     rows.add("one file into a repo of 100000 files", "s", *interleaved(ours, peer, put), 3)
     empty = new_repo(ours)
-    loaded, fresh = [], []
+    loaded, fresh, written = [], [], {large[ours]: [], empty: []}
     for _ in range(50):
-        loaded.append(put(ours))
-        fresh.append(put(ours, empty))
+        for repo, taken in ((large[ours], loaded), (empty, fresh)):
+            before = ours.written()
+            taken.append(put(ours, repo))
+            written[repo].append(ours.written() - before)
     rows.add(
         "the same, p50, at most 1.5 x that into an empty repo",
         "s",
@@ -219,6 +226,8 @@ def one_file(rows, ours, peer):
         limit=1.5 * statistics.median(fresh),
     )
     rows.add("memory of the server after 100000 files", "MB", memory / 1e6, None, 1, limit=300)
+    into_large, into_empty = (statistics.median(written[repo]) for repo in (large[ours], empty))
+    rows.add("bytes that one file writes, at most 5 % more than in an empty repo", "B", into_large, None, 1, limit=1.05 * into_empty)
     touched = [rows_of_newest(ours, name) for name in (large[ours], empty)]
     rows.add("rows that one file touches, at most 5 % more than in an empty repo", "rows", touched[0], None, 1, limit=1.05 * touched[1])
 
