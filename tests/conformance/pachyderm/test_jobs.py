@@ -67,6 +67,20 @@ def test_an_input_is_read_as_a_bucket(client, name):
     assert read(client, name, "p", "/read") == "a=a;b=b;['data']"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_program_runs_as_the_user_of_its_spec(client, name):
+    script = "id -un > /pfs/out/who; cat /pfs/data/deep/a > /pfs/out/read; touch /pfs/data/deep/x || true"
+    repo = pfs.Repo(name="data", type="user", project=pfs.Project(name=name))
+    with client.pfs.commit(branch=pfs.Branch(repo=repo, name="master")) as commit:
+        commit.put_file_from_bytes(path="/deep/a", data=b"deep")
+    job = create(
+        client, name, "p", "", input={"pfs": {"repo": "data", "glob": "/"}}, transform={"cmd": ["sh", "-c", script], "user": "nobody"}
+    )
+    assert ended(client, job).reason == ""
+    assert read(client, name, "p", "/who") == "nobody\n"
+    assert read(client, name, "p", "/read") == "deep"
+
+
 def test_a_running_datum_is_started_anew(client, name):
     job = create(client, name, "p", "echo begun; sleep 4; echo through", input={"pfs": {"repo": "data", "glob": "/a"}}, datum_tries=2)
     lines = lambda: [line.message for line in client.pps.get_logs(job=job)]  # noqa: E731

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pdk.local.determined.service import experiments
 from pdk.local.determined.service.driver import Driver, Surroundings
 from pdk.local.determined.store.schema import MIGRATIONS
 from pdk.local.determined.wire.http import Frame, Tokens, error_body
+from pdk.local.determined.wire.metrics import Metrics
 from pdk.local.determined.wire.models import Registry
 from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.users import Users
@@ -36,12 +38,13 @@ async def serve(installation: Installation) -> None:
         around = Surroundings(
             f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state
         )
-        driver = Driver(db, home, around, secret)
+        driver = Driver(db, home, around, secret, slots=os.cpu_count() or 1)  # a core is a slot
         frame = Frame(tokens, trial_of)
         local = is_loopback(installation.bind)
         users = Users(db, frame, driver, cluster, blank_login=local)
         checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
-        routes = [web.healthz(checks), *Tasks(db, frame).routes(), *users.routes(), *Registry(db, frame).routes()]
+        groups = (Metrics(db, frame), Tasks(db, frame), users, Registry(db, frame))
+        routes = [web.healthz(checks), *(route for group in groups for route in group.routes())]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway
             app = web.Guard(app, web.Door(installation.bind, secret), error_body)

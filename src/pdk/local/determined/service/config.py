@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from pdk.errors import NotSupported, UserError
+from pdk.local.determined.service import searcher_config
 from pdk.local.kit.logs import MASK
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
 SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)
-UNITS = ("batches", "epochs", "records")
-SLOTS = 1  # the machine's CPU counts as one slot, as a Determined agent without GPUs
 ENVIRONMENT_LIMIT = 100_000  # characters: the config travels in one variable, which the kernel limits to 128 KiB
 
 DEFAULTS: dict[str, Any] = {
@@ -41,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "reproducibility": {"experiment_seed": 0},
     "resources": {"slots_per_trial": 1},
     "scheduling_unit": 100,
-    "searcher": {"smaller_is_better": True},
+    "searcher": {},
 }
 KNOWN = frozenset(DEFAULTS) | {
     "bind_mounts", "checkpoint_storage", "entrypoint", "environment", "hyperparameter_sets", "integrations", "internal",
@@ -52,23 +51,23 @@ KNOWN = frozenset(DEFAULTS) | {
 
 @dataclass(frozen=True)
 class Config:
-    """A complete config, the sampled hyperparameters, and notes for the user on what was changed."""
+    """A complete config, and notes for the user on what was changed."""
 
     content: dict[str, Any]
-    hparams: dict[str, Any]
     notes: tuple[str, ...]
 
 
-def parse(text: str, storage: str) -> Config:
+def parse(text: str, storage: str, slots: int) -> Config:
     """Read a config as a client sends it.
 
     Args:
         text: YAML.
         storage: the folder where checkpoints of this server go.
+        slots: that this machine offers.
 
     Raises:
         UserError: naming the field and the reason.
-        NotSupported: a searcher or a number of slots that is not offered.
+        NotSupported: a number of slots that is not offered.
     """
     try:
         raw = yaml.safe_load(text)
@@ -85,14 +84,14 @@ def parse(text: str, storage: str) -> Config:
     content = merge(DEFAULTS, raw)
     notes: list[str] = []
     _check_entrypoint(content)
-    _translate_searcher(content, notes)
-    _check_resources(content, notes)
+    content["searcher"] = searcher_config.complete(content["searcher"], content["hyperparameters"], notes)
+    _check_resources(content, slots, notes)
     used = content.get("checkpoint_storage")
     if used and used.get("type") not in (None, "directory", "shared_fs"):
         notes.append(f"checkpoint_storage: checkpoints go to this machine's disk, not to {used.get('type')}")
     content["checkpoint_storage"] = {"type": "directory", "container_path": storage}
     content.setdefault("name", "experiment")
-    return Config(content, sample(content["hyperparameters"]), tuple(notes))
+    return Config(content, tuple(notes))
 
 
 def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,70 +160,34 @@ def _check_entrypoint(content: dict[str, Any]) -> None:
         raise UserError("invalid experiment configuration: entrypoint: a command or module:Trial is required")
 
 
-def _translate_searcher(content: dict[str, Any], notes: list[str]) -> None:
-    searcher = content["searcher"]
-    name = searcher.get("name")
-    if name is None:
-        raise UserError("invalid experiment configuration: searcher.name is required")
-    if name != "single":
-        raise NotSupported(
-            f"invalid experiment configuration: searcher.name: {name!r} is not offered by the local server; it runs 'single'"
-        )
-    if not isinstance(searcher.get("metric"), str) or not searcher["metric"]:
-        raise UserError("invalid experiment configuration: searcher.metric: the name of a validation metric is required")
-    length = searcher.get("max_length")
-    if length is None:
-        return
-    if isinstance(length, int) and not isinstance(length, bool):
-        unit = searcher.pop("unit", None) or "batches"
-        if unit not in UNITS:
-            raise UserError(f"invalid experiment configuration: searcher.unit: {unit!r} is none of {', '.join(UNITS)}")
-        notes.append(f"searcher.max_length: {length} was read as {length} {unit}")
-        searcher["max_length"] = length = {unit: length}
-    if not isinstance(length, dict) or len(length) != 1 or next(iter(length)) not in UNITS:
-        raise UserError(
-            f"invalid experiment configuration: searcher.max_length: one of {', '.join(UNITS)} with a number is expected, not {length!r}"
-        )
-    value = next(iter(length.values()))
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise UserError(f"invalid experiment configuration: searcher.max_length: a positive whole number is expected, not {value!r}")
-    notes.append("searcher.max_length is deprecated by Determined 0.38: it still works; new code sets max_length in Trainer.fit")
-
-
-def _check_resources(content: dict[str, Any], notes: list[str]) -> None:
+def _check_resources(content: dict[str, Any], offered: int, notes: list[str]) -> None:
     resources = content["resources"]
     slots = resources.get("slots_per_trial")
-    if not isinstance(slots, int) or slots < 0:
+    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 0:
         raise UserError(f"invalid experiment configuration: resources.slots_per_trial: a whole number is expected, not {slots!r}")
-    if slots > SLOTS:
-        raise NotSupported(
-            f"invalid experiment configuration: resources.slots_per_trial: {slots} slots are asked for, this machine offers {SLOTS}"
+    if slots > offered:
+        raise UserError(
+            f"invalid experiment configuration: resources.slots_per_trial: {slots} slots are asked for, this machine offers {offered}"
         )
+    if slots > 1:
+        raise NotSupported(
+            f"invalid experiment configuration: resources.slots_per_trial: {slots}: the local server trains on one slot a trial; "
+            "write 1, or create the experiment on a cluster"
+        )
+    for key, low, high in (("priority", 1, 99), ("max_slots", 1, 1 << 30)):
+        value = resources.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
+            raise UserError(f"invalid experiment configuration: resources.{key}: a whole number from {low} on is expected, not {value!r}")
+    weight = resources.get("weight")
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0):
+        raise UserError(f"invalid experiment configuration: resources.weight: a positive number is expected, not {weight!r}")
+    if resources.get("max_slots") is not None and slots > resources["max_slots"]:
+        limit = resources["max_slots"]
+        raise UserError(f"invalid experiment configuration: resources.max_slots: {limit} is less than the {slots} slots of one trial")
     pool = resources.get("resource_pool")
     if pool and pool != "default":
         notes.append(f"resources.resource_pool: there is no pool {pool!r} on this machine; its own slots are used")
         resources["resource_pool"] = "default"
-
-
-def sample(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a single trial: constants as they are; ranges belong to a search.
-
-    Raises:
-        NotSupported: a range with searcher single.
-    """
-    out: dict[str, Any] = {}
-    for key, value in hyperparameters.items():
-        if not isinstance(value, Mapping):
-            out[key] = value
-        elif "type" not in value:
-            out[key] = sample(value)
-        elif value["type"] == "const":
-            out[key] = value.get("val")
-        else:
-            raise NotSupported(
-                f"invalid experiment configuration: hyperparameters.{key}: a range needs a search, which is not offered yet; give a value"
-            )
-    return out
 
 
 def redact(value: Any) -> Any:

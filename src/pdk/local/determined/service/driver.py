@@ -10,13 +10,14 @@ import asyncio
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.determined.service import config, environment, experiments, registry
+from pdk.local.determined.service import config, environment, experiments, registry, scheduler
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.kit import logs, process
 from pdk.local.kit.db import Database
@@ -47,10 +48,10 @@ class Surroundings:
 
 
 class Driver:
-    """All trials of one server; slots are one, so they run one after another."""
+    """All trials of one server, as many at a time as it has slots."""
 
-    def __init__(self, db: Database, home: Path, around: Surroundings, secret: str) -> None:
-        self.db, self.home, self.around, self.secret = db, home, around, secret
+    def __init__(self, db: Database, home: Path, around: Surroundings, secret: str, slots: int) -> None:
+        self.db, self.home, self.around, self.secret, self.slots = db, home, around, secret, slots
         self.checkpoints = home / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -81,17 +82,28 @@ class Driver:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _step(self) -> None:
+        """Start what can run: at once what was running when the server went away or is to be ended, the rest as slots are free."""
+        candidates, held, used = list[scheduler.Waiting](), Counter[int](), 0
         for trial in experiments.open_trials(self.db.reader):
-            wanted = experiments.get(self.db.reader, trial.experiment).state
-            running = self._handle(trial)
-            if trial.id in self._tasks or (wanted == "PAUSED" and running is None):
-                continue
-            # trials that were running when the server went away come first; a new one needs the slot
-            if running is None and wanted == "ACTIVE" and self._tasks:
-                continue
-            task = asyncio.create_task(self._drive(trial.id), name=f"trial {trial.id}")
-            self._tasks[trial.id] = task
-            task.add_done_callback(partial(self._done, trial.id))
+            experiment = experiments.get(self.db.reader, trial.experiment)
+            one = scheduler.waiting(trial.id, experiment.id, experiment.config["resources"])
+            starting = self._handle(trial) is None and experiment.state == "ACTIVE" and not (trial.stopped or self._ending(trial))
+            if trial.id not in self._tasks:
+                if starting:
+                    candidates.append(one)
+                    continue
+                if experiment.state == "PAUSED" and self._handle(trial) is None and not self._ending(trial):
+                    continue
+                self._begin(trial.id)
+            held[experiment.id] += one.slots
+            used += one.slots
+        for chosen in scheduler.choose(candidates, held, self.slots - used):
+            self._begin(chosen.trial)
+
+    def _begin(self, trial: int) -> None:
+        task = asyncio.create_task(self._drive(trial), name=f"trial {trial}")
+        self._tasks[trial] = task
+        task.add_done_callback(partial(self._done, trial))
 
     def _done(self, trial: int, task: asyncio.Task[None]) -> None:
         del self._tasks[trial]
@@ -101,6 +113,11 @@ class Driver:
             self.db.submit(partial(experiments.give_up, id_=trial, reason=f"the trial could not be driven: {error!r}"))
         self.db.changes.notify()
 
+    def _ending(self, trial: experiments.Trial) -> str:
+        """How a trial, or all of its experiment, is to be ended; empty while it is not."""
+        states = (trial.state, experiments.get(self.db.reader, trial.experiment).state)
+        return next((state for state in states if state in experiments.STOPPING), "")
+
     def _handle(self, trial: experiments.Trial) -> process.Handle | None:
         return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run else None
 
@@ -109,7 +126,7 @@ class Driver:
         trial = experiments.trial(self.db.reader, id_)
         handle = self._handle(trial)
         if handle is None:
-            if experiments.get(self.db.reader, trial.experiment).state in experiments.STOPPING:
+            if trial.stopped or self._ending(trial):
                 await self._end(id_, 0, "")
                 return
             trial = await self.db.write(partial(experiments.begin_run, id_=id_))
@@ -138,8 +155,7 @@ class Driver:
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
         async for _ in self.db.changes.watch():
-            trial = experiments.trial(self.db.reader, id_)
-            if experiments.get(self.db.reader, trial.experiment).state == "STOPPING_KILLED":
+            if self._ending(experiments.trial(self.db.reader, id_)) in experiments.KILLING:
                 await process.stop(handle, grace_s=0.5)
                 return
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import Conflict, NotFound
+from pdk.local.determined.service import search, searchers
 from pdk.local.determined.service.config import Config
 
 Connection = sqlite3.Connection
+VALIDATION = "validation"  # the group of metrics that searchers look at
 TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-STOPPING = {"STOPPING_CANCELED": "CANCELED", "STOPPING_KILLED": "CANCELED"}
+STOPPING = {"STOPPING_CANCELED": "CANCELED", "STOPPING_KILLED": "CANCELED", "STOPPING_ERROR": "ERROR"}
+KILLING = frozenset({"STOPPING_KILLED", "STOPPING_ERROR"})
+EARLY = {"ERROR": searchers.ERRORED, "CANCELED": searchers.CANCELED, "COMPLETED": ""}  # a trial's end as its searcher sees it
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Trial:
 
     id: int
     experiment: int
+    number: int
     state: str
     hparams: dict[str, Any]
     seed: int
@@ -54,6 +59,8 @@ class Trial:
     restarts: int
     acknowledged: bool
     early_exit: str
+    stopped: bool
+    progress: float
     warm_start: str | None
     reason: str
     started: float
@@ -79,7 +86,8 @@ def _experiment(row: sqlite3.Row) -> Experiment:
 
 def _trial(row: sqlite3.Row) -> Trial:
     values = dict(zip(row.keys(), row, strict=True))
-    return Trial(**{**values, "hparams": json.loads(values["hparams"]), "acknowledged": bool(values["acknowledged"])})
+    values["hparams"] = json.loads(values["hparams"])
+    return Trial(**{**values, "acknowledged": bool(values["acknowledged"]), "stopped": bool(values["stopped"])})
 
 
 def get(db: Connection, id_: int) -> Experiment:
@@ -108,7 +116,7 @@ def context(db: Connection, id_: int) -> bytes:
 def create(
     db: Connection, config: Config, original: str, archive: bytes, project: int, *, activate: bool, parent: int | None = None
 ) -> Experiment:
-    """Record an experiment and its one trial."""
+    """Record an experiment and its first trials."""
     content, now = config.content, time.time()
     id_ = db.execute(
         "INSERT INTO experiment (project, name, description, labels, remarks, state, config, original, context, job_id, parent, started) "
@@ -119,12 +127,7 @@ def create(
         ),
     ).lastrowid  # fmt: skip
     assert id_ is not None
-    seed = int(content["reproducibility"].get("experiment_seed") or 0) % 2**31
-    warm_start = content["searcher"].get("source_checkpoint_uuid")
-    db.execute(
-        "INSERT INTO trial (experiment, state, hparams, seed, task, warm_start, started) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (id_, "ACTIVE" if activate else "PAUSED", json.dumps(config.hparams), seed, f"{id_}.{uuid.uuid4()}", warm_start, now),
-    )
+    search.begin(db, id_)
     return get(db, id_)
 
 
@@ -195,6 +198,12 @@ def ask(db: Connection, id_: int, wanted: str) -> None:
     db.execute("UPDATE trial SET state = ? WHERE experiment = ? AND ended IS NULL", (wanted, id_))
 
 
+def kill_trial(db: Connection, id_: int) -> None:
+    """A user wants one trial to end; its experiment goes on with the others."""
+    if trial(db, id_).ended is None:
+        db.execute("UPDATE trial SET state = 'STOPPING_KILLED' WHERE id = ?", (id_,))
+
+
 def begin_run(db: Connection, id_: int) -> Trial:
     """Count a new process of a trial."""
     db.execute("UPDATE trial SET run = run + 1, acknowledged = 0 WHERE id = ?", (id_,))
@@ -204,19 +213,25 @@ def begin_run(db: Connection, id_: int) -> Trial:
 def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
     """A trial's process ended with `code`: decide what becomes of the trial; `reason` is for the user should it fail.
 
-    An ended trial ends its experiment (searcher single). A failed run is repeated from the last checkpoint, `max_restarts` times.
+    A failed run is repeated from the last checkpoint, `max_restarts` times.
     """
-    found, experiment = trial(db, id_), None
+    found = trial(db, id_)
     experiment = get(db, found.experiment)
     if experiment.state in STOPPING:
-        end(db, found, STOPPING[experiment.state], reason if code else "")
+        end(db, found, STOPPING[experiment.state], found.reason or (reason if code else ""))
+    elif found.state in STOPPING:
+        end(db, found, STOPPING[found.state], "")
+    elif code == 0 and found.stopped:
+        end(db, found, "COMPLETED", "")
+    elif code == 0 and found.early_exit == searchers.INVALID:
+        end(db, found, "COMPLETED", "the trial found its hyperparameters invalid", early=searchers.INVALID)
     elif code == 0 and found.early_exit:
         end(db, found, "ERROR", f"the trial ended itself early: {found.early_exit}")
     elif code == 0 and found.acknowledged and experiment.state == "PAUSED":
         pass  # it saved itself and waits for `activate`
     elif code == 0 and not found.acknowledged:
         end(db, found, "COMPLETED", "")
-    elif code != 0 and found.restarts >= int(experiment.config["max_restarts"]):
+    elif code != 0 and (found.stopped or found.restarts >= int(experiment.config["max_restarts"])):
         end(db, found, "ERROR", reason)
     elif code != 0:
         db.execute("UPDATE trial SET restarts = restarts + 1, reason = ? WHERE id = ?", (reason, id_))
@@ -230,17 +245,26 @@ def give_up(db: Connection, id_: int, reason: str) -> None:
         end(db, found, "ERROR", reason)
 
 
-def end(db: Connection, found: Trial, state: str, reason: str) -> None:
-    """Close a trial and with it its experiment."""
+def end(db: Connection, found: Trial, state: str, reason: str, early: str | None = None) -> None:
+    """Close a trial, and its experiment when the search is over; `early` says how the searcher is to see it."""
     now = time.time()
     db.execute("UPDATE trial SET state = ?, reason = ?, ended = ? WHERE id = ?", (state, reason, now, found.id))
-    progress = ", progress = 1" if state == "COMPLETED" else ""
-    db.execute(f"UPDATE experiment SET state = ?, ended = ?{progress} WHERE id = ?", (state, now, found.experiment))
+    verdict = search.exited(db, found.experiment, found.number, EARLY[state] if early is None else early)
+    experiment = get(db, found.experiment)
+    if experiment.state in STOPPING:
+        open_ = db.execute("SELECT 1 FROM trial WHERE experiment = ? AND ended IS NULL", (experiment.id,)).fetchone()
+        verdict = "" if open_ else STOPPING[experiment.state]
+    if verdict:
+        progress = ", progress = 1" if verdict == "COMPLETED" else ""
+        db.execute(f"UPDATE experiment SET state = ?, ended = ?{progress} WHERE id = ?", (verdict, now, found.experiment))
 
 
 def add_metrics(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
-    """Record metrics; a report that was repeated (a retry, or a resumed trial) replaces itself."""
+    """Record metrics; a report that was repeated (a retry, or a resumed trial) replaces itself, and is no news to the searcher."""
     trial(db, trial_id)
+    repeated = db.execute("SELECT 1 FROM metric WHERE trial = ? AND grp = ? AND steps = ?", (trial_id, group, steps)).fetchone()
+    if group == VALIDATION and not repeated:
+        search.validated(db, trial_id, metrics.get("avgMetrics") or {})
     batch = metrics.get("batchMetrics")
     row = (trial_id, group, steps, run, json.dumps(metrics.get("avgMetrics") or {}), json.dumps(batch) if batch else None, time.time())
     db.execute("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?, ?, ?)", row)
@@ -264,7 +288,7 @@ def best_validation(db: Connection, experiment: Experiment) -> float | None:
     values = [
         value
         for entry in trials(db, experiment.id)
-        for row in metrics(db, entry.id, "validation")
+        for row in metrics(db, entry.id, VALIDATION)
         if (value := searcher_metric(experiment, row["metrics"])) is not None
     ]
     if not values:

@@ -31,12 +31,14 @@ CREATE TABLE experiment (
   parent INTEGER,
   archived INTEGER NOT NULL DEFAULT 0,
   progress REAL NOT NULL DEFAULT 0,
+  search TEXT NOT NULL DEFAULT '', -- the searcher's state
   started REAL NOT NULL,
   ended REAL
 ) STRICT;
 CREATE TABLE trial (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   experiment INTEGER NOT NULL REFERENCES experiment(id) ON DELETE CASCADE,
+  number INTEGER NOT NULL, -- of the experiment's trials, from 0
   state TEXT NOT NULL,
   hparams TEXT NOT NULL,
   seed INTEGER NOT NULL,
@@ -45,12 +47,14 @@ CREATE TABLE trial (
   restarts INTEGER NOT NULL DEFAULT 0,
   acknowledged INTEGER NOT NULL DEFAULT 0,
   early_exit TEXT NOT NULL DEFAULT '',
+  stopped INTEGER NOT NULL DEFAULT 0, -- by the searcher
+  progress REAL NOT NULL DEFAULT 0,
   warm_start TEXT,
   reason TEXT NOT NULL DEFAULT '',
   started REAL NOT NULL,
-  ended REAL
+  ended REAL,
+  UNIQUE (experiment, number)
 ) STRICT;
-CREATE INDEX trial_of ON trial (experiment);
 CREATE TABLE metric (
   trial INTEGER NOT NULL REFERENCES trial(id) ON DELETE CASCADE,
   grp TEXT NOT NULL,

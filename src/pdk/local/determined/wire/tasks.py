@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound
-from pdk.local.determined.service import experiments, registry
+from pdk.local.determined.service import experiments, registry, search, searchers
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json
 
@@ -57,7 +57,8 @@ class Tasks(Handlers):
         trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
 
         def wanted() -> bool:
-            return experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
+            now = experiments.trial(self.db.reader, trial.id)
+            return now.stopped or experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
 
         try:
             async with asyncio.timeout(float(request.query_params.get("timeout_seconds") or 60)):
@@ -94,13 +95,13 @@ class Tasks(Handlers):
     async def progress(self, request: Request) -> Json:
         trial = experiments.trial(self.db.reader, number(request))
         value = float((await body(request)).get("progress") or 0.0)
-        sql = "UPDATE experiment SET progress = ? WHERE id = ?"
-        await self.db.write(lambda db: db.execute(sql, (min(max(value, 0.0), 1.0), trial.experiment)))
+        await self.db.write(partial(search.set_progress, trial=trial.id, progress=value))
         return {}
 
     async def early_exit(self, request: Request) -> Json:
         trial = experiments.trial(self.db.reader, number(request))
-        reason = str((await body(request)).get("reason") or "unknown reason").removeprefix("EXITED_REASON_").lower().replace("_", " ")
+        reason = str((await body(request)).get("reason") or "unknown reason").removeprefix("EXITED_REASON_").lower()
+        reason = searchers.INVALID if reason in ("invalid_hp", "init_invalid_hp") else reason.replace("_", " ")
         await self.db.write(lambda db: db.execute("UPDATE trial SET early_exit = ? WHERE id = ?", (reason, trial.id)))
         return {}
 

@@ -94,6 +94,7 @@ class Users(Handlers):
             route("GET", f"{api}/experiments/{{id}}/trials", self.list_trials),
             route("GET", f"{api}/experiments/{{id}}/checkpoints", self.experiment_checkpoints),
             route("POST", f"{api}/experiments/{{id}}/{{verb}}", self.control),
+            route("POST", f"{api}/trials/{{id}}/kill", self.kill_trial),
             route("GET", f"{api}/trials/{{id}}/workloads", self.workloads),
             route("GET", f"{api}/trials/{{id}}/logs", self.trial_logs),
             route("GET", f"{api}/trials/{{id}}/checkpoints", self.trial_checkpoints),
@@ -132,9 +133,15 @@ class Users(Handlers):
         return page([USER], request.query_params, dict, "users")
 
     async def agents(self, _request: Request) -> Json:
-        slot = {"id": "0", "enabled": True, "draining": False, "device": {"id": 0, "brand": "cpu", "uuid": "", "type": "TYPE_CPU"}}
+        slots = {
+            str(number): {
+                "id": str(number), "enabled": True, "draining": False,
+                "device": {"id": number, "brand": "cpu", "uuid": "", "type": "TYPE_CPU"},
+            }
+            for number in range(self.driver.slots)
+        }  # fmt: skip
         agent = {
-            "id": "local", "slotStats": {"brandStats": {}, "typeStats": {}}, "slots": {"0": slot}, "containers": {}, "enabled": True,
+            "id": "local", "slotStats": {"brandStats": {}, "typeStats": {}}, "slots": slots, "containers": {}, "enabled": True,
             "resourcePools": ["default"], "draining": False, "addresses": ["127.0.0.1"], "version": VERSION,
             "registeredTime": stamp(time.time()),
         }  # fmt: skip
@@ -147,7 +154,7 @@ class Users(Handlers):
 
     async def create_experiment(self, request: Request) -> Json:
         given = await body(request)
-        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints))
+        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints), self.driver.slots)
         parent = int(given.get("parentId") or 0) or None
         if given.get("modelDefinition"):
             archive = await asyncio.to_thread(archive_of, given["modelDefinition"])
@@ -231,6 +238,10 @@ class Users(Handlers):
 
     async def list_trials(self, request: Request) -> Json:
         return page(experiments.trials(self.db.reader, number(request)), request.query_params, self.messages.trial, "trials")
+
+    async def kill_trial(self, request: Request) -> Json:
+        await self.db.write(partial(experiments.kill_trial, id_=number(request)))
+        return {}
 
     async def workloads(self, request: Request) -> Json:
         trial = experiments.trial(self.db.reader, number(request))

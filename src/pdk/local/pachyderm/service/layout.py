@@ -51,6 +51,12 @@ def fits(size: int, folder: Path) -> bool:
     return size <= min(MEMORY_LIMIT, space.f_bavail * space.f_frsize // 2, psutil.virtual_memory().available // 8)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that the job can enter, whoever it runs as."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+
+
 class Layout:
     """The folders of one datum.
 
@@ -72,7 +78,7 @@ class Layout:
     def lay_out(self) -> None:
         """Write the input files (the path inside the repo is kept)."""
         self.remove()
-        self.pfs.mkdir(parents=True)
+        make_folder(self.pfs)
         with self.db.own_reader() as db, self.blobs.reading() as reading:
             found = [(part, commits.by_pk(db, part.commit)) for part in self.datum.inputs]
             tops = [(part, commit, files.inspect(db, commit, part.path, empty=True)) for part, commit in found if not part.s3]
@@ -80,21 +86,25 @@ class Layout:
             if self.memory and fits(size, self.memory.parent):
                 self.inputs = self.memory
             for part, _ in found:
-                (self.inputs / part.name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.inputs / part.name)
             for part, commit, top in tops:
-                made, target = set[str](), self.inputs / part.name
+                target = self.inputs / part.name
+                made = {str(target)}
                 for entry in tree.files_below(files.entries_at(db, commits.view(db, commit), top.path)):
                     path = f"{target}{entry.path}"
-                    parent = path.rpartition("/")[0]
-                    if parent not in made:
-                        Path(parent).mkdir(parents=True, exist_ok=True)
+                    parent, missing = path.rpartition("/")[0], []
+                    while parent not in made:
+                        missing.append(parent)
                         made.add(parent)
+                        parent = parent.rpartition("/")[0]
+                    for folder in reversed(missing):
+                        make_folder(Path(folder))
                     reading.write_to(None if part.empty_files else find(db, entry.hash), path)
 
     def clear_out(self) -> None:
         """Make /pfs/out empty."""
         shutil.rmtree(self.pfs / "out", ignore_errors=True)
-        (self.pfs / "out").mkdir(parents=True)
+        make_folder(self.pfs / "out")
 
     def remove(self) -> None:
         """Remove everything."""

@@ -238,6 +238,7 @@ class Reading:
         """Write a content to a new file; an empty one for None."""
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
+            os.fchmod(target, 0o644)  # whatever the server's own umask: the job may run as another user
             if blob is None or not blob.size:
                 return
             if blob.pack == 0:
