@@ -23,7 +23,8 @@ def fresh(own_up, name):
 
 def inside(own_up, words):
     """Whether a log of a job or trial says this."""
-    return any(words in path.read_text("utf-8", "replace") for path in own_up.state.rglob("log"))
+    logs = [Path(folder) / "log" for folder, _, names in os.walk(own_up.state) if "log" in names]  # folders may go while it looks
+    return any(words in path.read_text("utf-8", "replace") for path in logs)
 
 
 @pytest.mark.parametrize("everything", [True, False], ids=["programs too", "servers only"])

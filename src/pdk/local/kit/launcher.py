@@ -23,6 +23,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +36,7 @@ if hasattr(os, "ST_RELATIME"):
     KEPT_FLAGS[os.ST_RELATIME] = 1 << 21
 
 libc = ctypes.CDLL(None, use_errno=True)
+Execute = Callable[[list[str], dict[str, str]], NoReturn]
 
 
 def check(result: int, what: str) -> None:
@@ -184,7 +186,7 @@ def become(user: str) -> None:
     os.setuid(entry.pw_uid)
 
 
-def run_program(spec: dict[str, object]) -> int:
+def run_program(spec: dict[str, object], execute: Execute) -> int:
     """As PID 1: start the program, reap everything, return the program's wait status."""
     child = os.fork()
     if child == 0:
@@ -197,7 +199,7 @@ def run_program(spec: dict[str, object]) -> int:
                 os.dup2(os.open(str(spec["stdin"]), os.O_RDONLY), 0)
             os.chdir(str(spec["cwd"]))
             become(str(spec.get("user") or ""))
-            os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
+            execute(argv, environment)
         except OSError as error:
             print(f"cannot start {argv[0]!r} in {spec['cwd']}: {error.strerror}", file=sys.stderr, flush=True)
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
@@ -214,7 +216,7 @@ def run_program(spec: dict[str, object]) -> int:
             return status
 
 
-def be_init(run_dir: Path, spec: dict[str, object]) -> NoReturn:
+def be_init(run_dir: Path, spec: dict[str, object], execute: Execute) -> NoReturn:
     """As PID 1: build the root, run the program, exit as it did."""
     try:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
@@ -222,21 +224,21 @@ def be_init(run_dir: Path, spec: dict[str, object]) -> NoReturn:
         mount("none", "/", None, MS_REC | MS_PRIVATE)
         new_root(run_dir, list(spec["binds"]), list(spec.get("hide") or ()))  # type: ignore[call-overload]
         finish_root()
-        status = run_program(spec)
+        status = run_program(spec, execute)
     except OSError as error:
         print(f"the program could not be started: {error}", file=sys.stderr, flush=True)
         os._exit(126)
     os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def watch(run_dir: Path, spec: dict[str, object]) -> None:
+def watch(run_dir: Path, spec: dict[str, object], execute: Execute) -> None:
     """As the watcher: make namespaces, run init, leave the exit status."""
     began = time.time()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
     enter_namespaces()
     init = os.fork()
     if init == 0:
-        be_init(run_dir, spec)
+        be_init(run_dir, spec, execute)
 
     def forward(number: int, _frame: object) -> None:
         os.kill(init, number)
@@ -250,9 +252,12 @@ def watch(run_dir: Path, spec: dict[str, object]) -> None:
     leave(run_dir, "exit.json", {"code": code if code >= 0 else 128 - code, "began": began, "ended": time.time(), "peak_bytes": peak})
 
 
-def main() -> None:
-    """Detach, say who is running, then watch."""
-    run_dir = Path(sys.argv[1])
+def launch(run_dir: Path, execute: Execute) -> None:
+    """Detach, say who is running, then watch.
+
+    Args:
+        execute: becomes the program (argv, environment); called in its process, the last one.
+    """
     spec = json.loads((run_dir / "spec.json").read_text())
     ready, say_ready = os.pipe()
     if os.fork():
@@ -268,11 +273,16 @@ def main() -> None:
     os.close(ready)
     os.close(say_ready)
     try:
-        watch(run_dir, spec)
+        watch(run_dir, spec, execute)
     except OSError as error:
         print(f"the program could not be started: {error}", file=sys.stderr, flush=True)
         leave(run_dir, "exit.json", {"code": 126, "began": time.time(), "ended": time.time(), "peak_bytes": 0})
 
 
+def execute_program(argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process."""
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
+
+
 if __name__ == "__main__":
-    main()
+    launch(Path(sys.argv[1]), execute_program)

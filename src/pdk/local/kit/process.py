@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,8 +109,22 @@ def _visible() -> list[Bind]:
     return [Bind(place, str(place)) for place in sorted(places) if place.is_relative_to("/tmp")]
 
 
-async def start(run_dir: Path, spec: Spec) -> Handle:
+async def launch(run_dir: Path) -> None:
+    """Run the launcher; returns once the program is on record, or the launcher failed."""
+    command = [sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(run_dir)]
+    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True)
+    try:
+        await asyncio.shield(process.wait())
+    except asyncio.CancelledError:
+        await process.wait()
+        raise
+
+
+async def start(run_dir: Path, spec: Spec, launch: Callable[[Path], Awaitable[None]] = launch) -> Handle:
     """Start a program; returns once it is on record.
+
+    Args:
+        launch: another way to run the launcher.
 
     Raises:
         EngineError: the launcher itself failed.
@@ -131,18 +145,15 @@ async def start(run_dir: Path, spec: Spec) -> Handle:
     descriptor = os.open(run_dir / "spec.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # the environment holds secrets
     with os.fdopen(descriptor, "w") as file:
         json.dump(content, file)
-    command = [sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(run_dir)]
-    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True)
     try:
-        await asyncio.shield(process.wait())
+        await launch(run_dir)
     except asyncio.CancelledError:  # what is being started must not be left without an owner
-        await process.wait()
         if handle := find(run_dir):
             await stop(handle)
         raise
     handle = find(run_dir)
     if handle is None:
-        raise EngineError(f"the launcher could not start {spec.argv[0]!r} (exit code {process.returncode}); see {run_dir}/log")
+        raise EngineError(f"the launcher could not start {spec.argv[0]!r}; see {run_dir}/log")
     return handle
 
 

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.determined.service import config, environment, experiments, registry, scheduler
+from pdk.local.determined.service import config, environment, experiments, registry, scheduler, warm
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
+from pdk.local.determined.service.warm import Zygote
 from pdk.local.kit import logs, process
 from pdk.local.kit.db import Database
 
@@ -55,6 +56,7 @@ class Driver:
         self.checkpoints = home / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.zygote = Zygote({**process.base_environment(), **around.env})
         self._stopping = False
 
     def folder(self, trial: experiments.Trial) -> Path:
@@ -80,6 +82,7 @@ class Driver:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self.zygote.stop()
 
     def _step(self) -> None:
         """Start what can run: at once what was running when the server went away or is to be ended, the rest as slots are free."""
@@ -172,16 +175,18 @@ class Driver:
             if trial.run > 1:
                 file.write(f"[pdk] run {trial.run} of trial {trial.id}, restarts so far: {trial.restarts}\n")
         entry = experiment.config["entrypoint"]
-        last = ["determined.exec.launch"]
+        last, given, launch = ["determined.exec.launch"], config.environment_variables(experiment.config), process.launch
         if isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
             last = ["determined.exec.harness", entry]  # one slot needs no torch.distributed around it
+            if made.shared and warm.suits(given):
+                launch = self.zygote.launch
         script = Path(__file__).with_name("entry.sh")
         spec = process.Spec(
             argv=[shutil.which("bash") or "sh", "/run/determined/entry.sh", *last],  # startup hooks are written for bash
             env={
                 **process.base_environment(made.python),
                 **self.around.env,
-                **config.environment_variables(experiment.config),
+                **given,
                 **self._variables(trial, experiment),
             },
             cwd="/run/determined/workdir",
@@ -193,7 +198,7 @@ class Driver:
             ],
             hide=(self.around.state,),
         )
-        return await process.start(run, spec)
+        return await process.start(run, spec, launch)
 
     def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
         last = registry.latest_checkpoint(self.db.reader, trial.id)

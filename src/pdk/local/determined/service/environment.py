@@ -30,10 +30,11 @@ sys.exit(main())
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a trial's python is and what must be mounted for it."""
+    """Where a trial's python is and what must be mounted for it; `shared` is the project's own."""
 
     python: Path
     binds: tuple[Bind, ...]
+    shared: bool = False
 
 
 def key_of(archive: bytes) -> str | None:
@@ -56,7 +57,7 @@ def prepare(home: Path, archive: bytes) -> Environment:
     base = Bind(Path(sys.prefix), sys.prefix, read_only=True)
     key = key_of(archive)
     if key is None:
-        return Environment(Path(sys.executable), (base,))
+        return Environment(Path(sys.executable), (base,), shared=True)
     target = home / f"{key}-{sys.version_info.major}.{sys.version_info.minor}"
     if not (target / "ready").exists():
         shutil.rmtree(target, ignore_errors=True)

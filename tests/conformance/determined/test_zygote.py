@@ -1,0 +1,69 @@
+"""Trials that are forked from a warm process are those that a fresh process would have been."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from conformance.determined.test_determined import CONFIG, MODEL, sdk  # noqa: F401 - a fixture
+
+
+def zygotes(up):
+    """PIDs of the warm processes of an installation's Determined server."""
+    children = [child for pid in up.processes() for child in psutil.Process(pid).children()]
+    return {child.pid for child in children if "pdk.local.determined.zygote" in child.cmdline()}
+
+
+@pytest.fixture
+def run(sdk, tmp_path):  # noqa: F811
+    """Run the small experiment; its trial."""
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "model_def.py").write_text(MODEL)
+
+    def run(**changes):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "reproducibility": {"experiment_seed": 3}, **changes}))
+        experiment = sdk.create_experiment(str(tmp_path / "config.yaml"), str(code))
+        assert experiment.wait(interval=0.1).name == "COMPLETED"
+        return experiment.list_trials()[0]
+
+    return run
+
+
+def weights(trial, folder):
+    state = torch.load(Path(trial.list_checkpoints()[0].download(str(folder))) / "state_dict.pth", weights_only=True)
+    return state["models_state_dict"][0]
+
+
+def measured(trial):
+    keys = ("validation_loss", "loss", "batches", "epochs")
+    return [
+        (report.group, report.steps_completed, {key: report.metrics[key] for key in keys if key in report.metrics})
+        for group in ("training", "validation")
+        for report in trial.iter_metrics(group)
+    ]
+
+
+def test_warm_and_fresh_trials_compute_the_same(up, run, tmp_path):
+    warm = run()
+    assert zygotes(up)
+    fresh = run(environment={"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]})  # read at start, so it needs a process of its own
+    assert measured(warm) == measured(fresh)
+    assert len(measured(warm)) == 2
+    one, other = weights(warm, tmp_path / "warm"), weights(fresh, tmp_path / "fresh")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_warm_process_that_dies_is_replaced(up, run):
+    run()
+    for pid in (before := zygotes(up)):
+        os.kill(pid, signal.SIGKILL)
+    run()
+    run()
+    assert zygotes(up)
+    assert zygotes(up).isdisjoint(before)
