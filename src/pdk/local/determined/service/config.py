@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pdk.errors import NotSupported, UserError
-from pdk.local.determined.service import searcher_config
+from pdk.local.determined.service import retention, searcher_config
 from pdk.local.kit.logs import MASK
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
@@ -89,7 +89,7 @@ def parse(text: str, storage: str, slots: int) -> Config:
     used = content.get("checkpoint_storage")
     if used and used.get("type") not in (None, "directory", "shared_fs"):
         notes.append(f"checkpoint_storage: checkpoints go to this machine's disk, not to {used.get('type')}")
-    content["checkpoint_storage"] = {"type": "directory", "container_path": storage}
+    content["checkpoint_storage"] = {"type": "directory", "container_path": storage, **retention.policy(used or {})}
     content.setdefault("name", "experiment")
     return Config(content, tuple(notes))
 
@@ -160,6 +160,24 @@ def _check_entrypoint(content: dict[str, Any]) -> None:
         raise UserError("invalid experiment configuration: entrypoint: a command or module:Trial is required")
 
 
+def check_scheduling(resources: Mapping[str, Any]) -> None:
+    """Refuse what the scheduler cannot go by.
+
+    Raises:
+        UserError: naming the field and the reason.
+    """
+    for key, low, high in (("priority", 1, 99), ("max_slots", 1, 1 << 30)):
+        value = resources.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
+            raise UserError(f"invalid experiment configuration: resources.{key}: a whole number from {low} on is expected, not {value!r}")
+    weight = resources.get("weight")
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0):
+        raise UserError(f"invalid experiment configuration: resources.weight: a positive number is expected, not {weight!r}")
+    if resources.get("max_slots") is not None and resources["slots_per_trial"] > resources["max_slots"]:
+        limit, slots = resources["max_slots"], resources["slots_per_trial"]
+        raise UserError(f"invalid experiment configuration: resources.max_slots: {limit} is less than the {slots} slots of one trial")
+
+
 def _check_resources(content: dict[str, Any], offered: int, notes: list[str]) -> None:
     resources = content["resources"]
     slots = resources.get("slots_per_trial")
@@ -174,16 +192,7 @@ def _check_resources(content: dict[str, Any], offered: int, notes: list[str]) ->
             f"invalid experiment configuration: resources.slots_per_trial: {slots}: the local server trains on one slot a trial; "
             "write 1, or create the experiment on a cluster"
         )
-    for key, low, high in (("priority", 1, 99), ("max_slots", 1, 1 << 30)):
-        value = resources.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-            raise UserError(f"invalid experiment configuration: resources.{key}: a whole number from {low} on is expected, not {value!r}")
-    weight = resources.get("weight")
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0):
-        raise UserError(f"invalid experiment configuration: resources.weight: a positive number is expected, not {weight!r}")
-    if resources.get("max_slots") is not None and slots > resources["max_slots"]:
-        limit = resources["max_slots"]
-        raise UserError(f"invalid experiment configuration: resources.max_slots: {limit} is less than the {slots} slots of one trial")
+    check_scheduling(resources)
     pool = resources.get("resource_pool")
     if pool and pool != "default":
         notes.append(f"resources.resource_pool: there is no pool {pool!r} on this machine; its own slots are used")

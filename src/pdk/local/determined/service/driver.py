@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.determined.service import config, environment, experiments, registry, scheduler, warm
+from pdk.local.determined.service import config, environment, experiments, registry, retention, scheduler, warm
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.service.warm import Zygote
 from pdk.local.kit import logs, process
@@ -74,6 +74,7 @@ class Driver:
 
     async def run(self) -> None:
         """Until cancelled: drive every trial that should run."""
+        await self.sweep()
         try:
             async for _ in self.db.changes.watch():
                 self._step()
@@ -155,6 +156,13 @@ class Driver:
 
     async def _end(self, id_: int, code: int, reason: str) -> None:
         await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason))
+        await self.sweep()
+
+    async def sweep(self) -> None:
+        """Remove the files of checkpoints that are deleted on record."""
+        for uuid in retention.deleted(self.db.reader):
+            if (folder := self.checkpoints / uuid).exists():
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
         async for _ in self.db.changes.watch():

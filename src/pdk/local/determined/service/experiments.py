@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.determined.service import search, searchers
-from pdk.local.determined.service.config import Config
+from pdk.local.determined.service import retention, search, searchers
+from pdk.local.determined.service.config import Config, check_scheduling
 
 Connection = sqlite3.Connection
 VALIDATION = "validation"  # the group of metrics that searchers look at
@@ -179,6 +179,28 @@ def update(db: Connection, id_: int, changes: Mapping[str, Any]) -> Experiment:
     return get(db, id_)
 
 
+def set_resources(db: Connection, id_: int, wanted: Mapping[str, Any]) -> None:
+    """Change how an experiment is scheduled from now on; keys as the API spells them."""
+    content = get(db, id_).config
+    for key, name in (("max_slots", "maxSlots"), ("weight", "weight"), ("priority", "priority")):
+        if wanted.get(name) is not None:
+            content["resources"][key] = wanted[name]
+    check_scheduling(content["resources"])
+    db.execute("UPDATE experiment SET config = ? WHERE id = ?", (json.dumps(content), id_))
+
+
+def move(db: Connection, id_: int, project: int) -> None:
+    """Put an experiment into another project.
+
+    Raises:
+        NotFound: there is no such project.
+    """
+    get(db, id_)
+    if not db.execute("SELECT 1 FROM project WHERE id = ?", (project,)).fetchone():
+        raise NotFound(f"project {project} not found")
+    db.execute("UPDATE experiment SET project = ? WHERE id = ?", (project, id_))
+
+
 def ask(db: Connection, id_: int, wanted: str) -> None:
     """A user wants the experiment ACTIVE, PAUSED, STOPPING_CANCELED or STOPPING_KILLED.
 
@@ -257,6 +279,7 @@ def end(db: Connection, found: Trial, state: str, reason: str, early: str | None
     if verdict:
         progress = ", progress = 1" if verdict == "COMPLETED" else ""
         db.execute(f"UPDATE experiment SET state = ?, ended = ?{progress} WHERE id = ?", (verdict, now, found.experiment))
+        retention.apply(db, found.experiment)
 
 
 def add_metrics(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
@@ -278,9 +301,7 @@ def metrics(db: Connection, trial_id: int, group: str = "") -> list[sqlite3.Row]
 
 def searcher_metric(experiment: Experiment, metrics_json: str | None) -> float | None:
     """The value that the searcher looks at, out of a row's metrics; None where it is missing or no number."""
-    value = json.loads(metrics_json or "{}").get(experiment.config["searcher"]["metric"])
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else None
+    return searchers.metric_of(experiment.config["searcher"], metrics_json)
 
 
 def best_validation(db: Connection, experiment: Experiment) -> float | None:

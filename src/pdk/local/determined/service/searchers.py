@@ -7,6 +7,7 @@ they lead to is `search`'s business. A searcher is rebuilt from its config, seed
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from bisect import bisect_left
@@ -48,6 +49,13 @@ class Bracket:
     rungs: tuple[int, ...]
     trials: int
     concurrent: int
+
+
+def metric_of(searcher: Mapping[str, Any], metrics_json: str | None) -> float | None:
+    """The value that a searcher looks at, out of a report's metrics; None where it is missing or no number."""
+    value = json.loads(metrics_json or "{}").get(searcher["metric"])
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number else None
 
 
 def rungs(count: int, divisor: float, length: int) -> tuple[int, ...]:

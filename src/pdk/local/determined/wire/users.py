@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import config, experiments, registry
+from pdk.errors import NotFound, NotSupported, UserError
+from pdk.local.determined.service import config, experiments, registry, retention
 from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.http import Frame, Handlers, body, error_body, number
 from pdk.local.determined.wire.messages import USER, VERSION, Json, Messages, page, stamp
@@ -98,6 +98,8 @@ class Users(Handlers):
             route("GET", f"{api}/trials/{{id}}/workloads", self.workloads),
             route("GET", f"{api}/trials/{{id}}/logs", self.trial_logs),
             route("GET", f"{api}/trials/{{id}}/checkpoints", self.trial_checkpoints),
+            route("DELETE", f"{api}/checkpoints", self.delete_checkpoints),
+            route("POST", f"{api}/checkpoints/rm", self.remove_files),
             route("GET", f"{api}/checkpoints/{{uuid}}", self.get_checkpoint),
             route("POST", f"{api}/checkpoints/{{uuid}}/metadata", self.checkpoint_metadata),
             route("GET", "/checkpoints/{uuid}", self.download_checkpoint),
@@ -206,8 +208,17 @@ class Users(Handlers):
         return {"experiment": message, "config": message["config"]}
 
     async def patch_experiment(self, request: Request) -> Json:
-        changes = await body(request)
-        found = await self.db.write(partial(experiments.update, id_=number(request), changes=changes))
+        changes, id_ = await body(request), number(request)
+
+        def work(db: sqlite3.Connection) -> experiments.Experiment:
+            if changes.get("resources"):
+                experiments.set_resources(db, id_, changes["resources"])
+            if changes.get("checkpointStorage"):
+                retention.change(db, id_, changes["checkpointStorage"])
+            return experiments.update(db, id_, changes)
+
+        found = await self.db.write(work)
+        await self.driver.sweep()
         return {"experiment": self.messages.experiment(found)}
 
     async def delete_experiment(self, request: Request) -> Json:
@@ -223,6 +234,9 @@ class Users(Handlers):
         states = {"activate": "ACTIVE", "pause": "PAUSED", "cancel": "STOPPING_CANCELED", "kill": "STOPPING_KILLED"}
         if verb in states:
             await self.db.write(partial(experiments.ask, id_=id_, wanted=states[verb]))
+        elif verb == "move":
+            project = int((await body(request)).get("destinationProjectId") or 0)
+            await self.db.write(partial(experiments.move, id_=id_, project=project))
         elif verb in ("archive", "unarchive"):
             flag = verb == "archive"
             experiments.get(self.db.reader, id_)
@@ -303,6 +317,23 @@ class Users(Handlers):
         experiments.trial(self.db.reader, number(request))
         rows = self._sorted(request, registry.checkpoints(self.db.reader, trial=number(request)))
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
+
+    async def delete_checkpoints(self, request: Request) -> Json:
+        return await self._delete_checkpoints((await body(request)).get("checkpointUuids") or ())
+
+    async def remove_files(self, request: Request) -> Json:
+        given = await body(request)
+        globs = set(given.get("checkpointGlobs") or ())
+        if globs - {"**/*"}:
+            raise NotSupported("single files of a checkpoint cannot be removed on the local server; remove all of them with the glob **/*")
+        return await self._delete_checkpoints(given.get("checkpointUuids") or () if globs else ())
+
+    async def _delete_checkpoints(self, uuids: Sequence[str]) -> Json:
+        for uuid in uuids:
+            registry.checkpoint(self.db.reader, str(uuid))
+        await self.db.write(partial(retention.delete, uuids=uuids))
+        await self.driver.sweep()
+        return {}
 
     async def get_checkpoint(self, request: Request) -> Json:
         return {"checkpoint": self.messages.checkpoint(registry.checkpoint(self.db.reader, request.path_params["uuid"]))}
