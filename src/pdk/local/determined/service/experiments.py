@@ -217,7 +217,8 @@ def ask(db: Connection, id_: int, wanted: str) -> None:
             return
         raise Conflict(f"experiment {id_} is being stopped and cannot become {wanted}; create a new one")
     db.execute("UPDATE experiment SET state = ? WHERE id = ?", (wanted, id_))
-    db.execute("UPDATE trial SET state = ? WHERE experiment = ? AND ended IS NULL", (wanted, id_))
+    # a trial that is being killed on its own stays so
+    db.execute("UPDATE trial SET state = ? WHERE experiment = ? AND ended IS NULL AND state != 'STOPPING_KILLED'", (wanted, id_))
 
 
 def kill_trial(db: Connection, id_: int) -> None:
