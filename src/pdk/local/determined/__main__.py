@@ -17,6 +17,7 @@ from pdk.local.determined.wire.http import Frame, Tokens, error_body
 from pdk.local.determined.wire.metrics import Metrics
 from pdk.local.determined.wire.models import Registry
 from pdk.local.determined.wire.tasks import Tasks
+from pdk.local.determined.wire.templates import Templates
 from pdk.local.determined.wire.users import Users
 from pdk.local.kit import main, web
 from pdk.local.kit.db import Database
@@ -43,7 +44,7 @@ async def serve(installation: Installation) -> None:
         local = is_loopback(installation.bind)
         users = Users(db, frame, driver, cluster, blank_login=local)
         checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
-        groups = (Metrics(db, frame), Tasks(db, frame), users, Registry(db, frame))
+        groups = (Metrics(db, frame), Tasks(db, frame), users, Registry(db, frame), Templates(db, frame))
         routes = [web.healthz(checks), *(route for group in groups for route in group.routes())]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway

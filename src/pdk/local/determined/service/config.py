@@ -57,13 +57,14 @@ class Config:
     notes: tuple[str, ...]
 
 
-def parse(text: str, storage: str, slots: int) -> Config:
+def parse(text: str, storage: str, slots: int, template: Mapping[str, Any] | None = None) -> Config:
     """Read a config as a client sends it.
 
     Args:
         text: YAML.
         storage: the folder where checkpoints of this server go.
         slots: that this machine offers.
+        template: settings that hold where the config has none of its own.
 
     Raises:
         UserError: naming the field and the reason.
@@ -77,6 +78,7 @@ def parse(text: str, storage: str, slots: int) -> Config:
         raise UserError(f"invalid experiment configuration: a mapping is expected, not {type(raw).__name__}")
     if len(text) > ENVIRONMENT_LIMIT:
         raise UserError(f"invalid experiment configuration: it has {len(text):,} characters, more than {ENVIRONMENT_LIMIT:,}")
+    raw = merge(template or {}, raw)
     unknown = sorted(set(map(str, raw)) - KNOWN)
     if unknown:
         raise UserError(f"invalid experiment configuration: unknown field {unknown[0]!r}")

@@ -77,6 +77,18 @@ def sort_by_metric(db: Connection, experiment: experiments.Experiment, rows: lis
     return sorted(rows, key=key)
 
 
+def template(db: Connection, name: str) -> sqlite3.Row:
+    """A config template.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    row: sqlite3.Row | None = db.execute("SELECT * FROM template WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise NotFound(f"template {name!r} not found; `det template list` shows which there are")
+    return row
+
+
 def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
     """A new model.
 
@@ -125,6 +137,17 @@ def change(db: Connection, table: str, pk: int, body: Mapping[str, Any], text: t
         if body.get(key) is not None:
             db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (json.dumps(body[key]), pk))
     db.execute(f"UPDATE {table} SET updated = ? WHERE id = ?", (time.time(), pk))
+
+
+def move_model(db: Connection, pk: int, workspace: int) -> None:
+    """Put a model into another workspace.
+
+    Raises:
+        NotFound: there is no such workspace.
+    """
+    if not db.execute("SELECT 1 FROM workspace WHERE id = ?", (workspace,)).fetchone():
+        raise NotFound(f"workspace {workspace} not found")
+    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspace, pk))
 
 
 def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sqlite3.Row:

@@ -15,6 +15,11 @@ CREATE TABLE project (
 ) STRICT;
 INSERT INTO workspace VALUES (1, 'Uncategorized');
 INSERT INTO project VALUES (1, 1, 'Uncategorized', '');
+CREATE TABLE template (
+  name TEXT PRIMARY KEY,
+  config TEXT NOT NULL,
+  workspace INTEGER NOT NULL REFERENCES workspace(id)
+) STRICT;
 CREATE TABLE experiment (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   project INTEGER NOT NULL REFERENCES project(id),

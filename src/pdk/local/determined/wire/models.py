@@ -26,6 +26,9 @@ class Registry(Handlers):
             route("GET", f"{api}/models/{{name}}", self.get_model),
             route("PATCH", f"{api}/models/{{name}}", self.patch_model),
             route("DELETE", f"{api}/models/{{name}}", self.delete_model),
+            route("POST", f"{api}/models/{{name}}/archive", partial(self.archive_model, flag=1)),
+            route("POST", f"{api}/models/{{name}}/unarchive", partial(self.archive_model, flag=0)),
+            route("POST", f"{api}/models/{{name}}/move", self.move_model),
             route("POST", f"{api}/models/{{name}}/versions", self.create_version),
             route("GET", f"{api}/models/{{name}}/versions", self.list_versions),
             route("GET", f"{api}/models/{{name}}/versions/{{id}}", self.get_version),
@@ -47,9 +50,14 @@ class Registry(Handlers):
         return {"model": self.messages.model(registry.model(self.db.reader, str(given["name"])))}
 
     async def list_models(self, request: Request) -> Json:
-        name = request.query_params.get("name") or ""
-        rows = [row for row in self.db.reader.execute("SELECT * FROM model ORDER BY id").fetchall() if name.lower() in row["name"].lower()]
-        return page(rows, request.query_params, self.messages.model, "models")
+        query = request.query_params
+        name, archived = (query.get("name") or "").lower(), query.get("archived")
+        rows = [
+            row
+            for row in self.db.reader.execute("SELECT * FROM model ORDER BY id").fetchall()
+            if name in row["name"].lower() and (archived is None or bool(row["archived"]) == (archived == "true"))
+        ]
+        return page(rows[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else rows, query, self.messages.model, "models")
 
     def _model(self, request: Request) -> sqlite3.Row:
         return registry.model(self.db.reader, request.path_params["name"])
@@ -59,12 +67,30 @@ class Registry(Handlers):
 
     async def patch_model(self, request: Request) -> Json:
         pk, given = self._model(request)["id"], await body(request)
-        await self.db.write(partial(registry.change, table="model", pk=pk, body=given, text=("name", "description", "notes")))
+
+        def work(db: sqlite3.Connection) -> None:
+            registry.change(db, "model", pk, given, ("name", "description", "notes"))
+            if given.get("workspaceName"):
+                registry.move_model(db, pk, registry.workspace_by_name(db, given["workspaceName"])["id"])
+            elif given.get("workspaceId"):
+                registry.move_model(db, pk, int(given["workspaceId"]))
+
+        await self.db.write(work)
         return {"model": self.messages.model(registry.model(self.db.reader, str(pk)))}
 
     async def delete_model(self, request: Request) -> Json:
         pk = self._model(request)["id"]
         await self.db.write(lambda db: db.execute("DELETE FROM model WHERE id = ?", (pk,)))
+        return {}
+
+    async def archive_model(self, request: Request, flag: int) -> Json:
+        pk = self._model(request)["id"]
+        await self.db.write(lambda db: db.execute("UPDATE model SET archived = ? WHERE id = ?", (flag, pk)))
+        return {}
+
+    async def move_model(self, request: Request) -> Json:
+        target = int((await body(request)).get("destinationWorkspaceId") or 0)
+        await self.db.write(partial(registry.move_model, pk=self._model(request)["id"], workspace=target))
         return {}
 
     async def create_version(self, request: Request) -> Json:

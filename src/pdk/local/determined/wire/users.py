@@ -156,7 +156,8 @@ class Users(Handlers):
 
     async def create_experiment(self, request: Request) -> Json:
         given = await body(request)
-        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints), self.driver.slots)
+        template = registry.template(self.db.reader, given["template"])["config"] if given.get("template") else "{}"
+        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints), self.driver.slots, json.loads(template))
         parent = int(given.get("parentId") or 0) or None
         if given.get("modelDefinition"):
             archive = await asyncio.to_thread(archive_of, given["modelDefinition"])
