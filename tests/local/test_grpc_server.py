@@ -11,6 +11,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, TrailersReceived
+from hyperframe.frame import DataFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +159,18 @@ def test_what_is_no_http2_is_sent_away(port, words):
         client.sendall(words)
         while client.recv(65536):
             pass
+
+
+def test_who_sends_more_than_granted_is_sent_away(port):
+    client = H2Connection(H2Configuration(header_encoding="utf-8"))
+    client.initiate_connection()
+    path = [(":method", "POST"), (":path", "/t/hangs"), (":scheme", "http"), (":authority", "x"), ("content-type", "application/grpc")]
+    client.send_headers(1, path)
+    message = struct.pack("!BI", 0, 100)  # whole, so nobody reads on behind it
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(client.data_to_send() + DataFrame(1, data=message + bytes(100)).serialize())
+        with pytest.raises(ConnectionError):
+            connection.sendall(100 * DataFrame(1, data=bytes(1 << 18)).serialize())
 
 
 def client_bytes(path, messages, content_type="application/grpc"):

@@ -16,7 +16,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RemoteSettingsChanged, RequestReceived, StreamEnded, StreamReset, WindowUpdated
-from h2.exceptions import H2Error
+from h2.exceptions import FlowControlError, H2Error
 from h2.settings import SettingCodes, Settings
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Stream:
         self.connection, self.id, self.headers = connection, id_, headers
         self.task: asyncio.Task[None] | None = None
         self._incoming: list[bytes] = []
+        self._unread = 0
         self._arrived = asyncio.Event()
         self.ended = False  # the client has sent everything
         self._owed = 0  # bytes read that the client may send anew
@@ -55,7 +56,14 @@ class Stream:
     # the request
 
     def feed(self, data: bytes) -> None:
-        """More of the content has come."""
+        """More of the content has come.
+
+        Raises:
+            FlowControlError: more than the client was granted.
+        """
+        self._unread += len(data)
+        if self._unread > WINDOW + FRAME_LIMIT:
+            raise FlowControlError(f"{self._unread} bytes of a request wait for their reader, {WINDOW} were granted")
         self._incoming.append(data)
         self._arrived.set()
 
@@ -73,6 +81,7 @@ class Stream:
             await self._arrived.wait()
         data = b"".join(self._incoming)
         self._incoming.clear()
+        self._unread = 0
         self._owed += len(data)
         if self._owed > WINDOW // 2 and not self.ended:
             self.connection.grant(self.id, self._owed)
