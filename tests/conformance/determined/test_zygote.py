@@ -25,10 +25,10 @@ def run(sdk, tmp_path):  # noqa: F811
     code.mkdir()
     (code / "model_def.py").write_text(MODEL)
 
-    def run(**changes):
+    def run(ends="COMPLETED", **changes):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "reproducibility": {"experiment_seed": 3}, **changes}))
         experiment = sdk.create_experiment(str(tmp_path / "config.yaml"), str(code))
-        assert experiment.wait(interval=0.1).name == "COMPLETED"
+        assert experiment.wait(interval=0.1).name == ends
         return experiment.list_trials()[0]
 
     return run
@@ -67,3 +67,9 @@ def test_a_warm_process_that_dies_is_replaced(up, run):
     run()
     assert zygotes(up)
     assert zygotes(up).isdisjoint(before)
+
+
+def test_a_warm_trial_that_fails_ends_with_its_error(run):
+    fresh = {"environment": {"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]}}
+    ends = [list(run("ERROR", data={"fail_at": 1}, **changes).iter_logs())[-1].strip() for changes in ({}, fresh)]
+    assert ends == ["RuntimeError: the code raises here"] * 2
