@@ -15,11 +15,12 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+# instead of this folder, in which this file would stand for the package of its name
+sys.path[0] = str(Path(__file__).parent.parent / "tests")
+
 import aiohttp
 import yaml
 from determined.experimental import Determined
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from conformance.determined.test_determined import CONFIG, MODEL
 from conftest import Up
