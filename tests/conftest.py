@@ -159,6 +159,15 @@ def det():
     return program("det", Path(sys.executable).parent / "det")
 
 
+@pytest.fixture(scope="session")
+def sdk(up):
+    """The determined SDK, logged in."""
+    from determined.experimental import Determined
+
+    installation = up.installation
+    return Determined(master=f"http://127.0.0.1:{installation.ports.determined}", user="determined", password=installation.secret())
+
+
 def git_repo(folder: Path, *, epochs: int = 2) -> str:
     """A git repository in `folder` with the dogs-and-cats experiment, trained for `epochs`, below experiment/; returns the commit."""
     shutil.copytree(EXPERIMENT, folder / "experiment", ignore=shutil.ignore_patterns("__pycache__"))

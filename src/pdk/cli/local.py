@@ -32,10 +32,9 @@ def up(
     if wrong := [f"{name}={number}" for name, number in pairs.items() if not number.isdecimal()]:
         raise UserError(f"--port {wrong[0]}: NAME=PORT is expected")
     ports = ports_from({name: int(number) for name, number in pairs.items()})
-    say = typer.echo
     if only:
-        supervisor.only(folder, only, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)
-    supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=say)
+        supervisor.only(folder, only, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=typer.echo)
+    supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=typer.echo)
 
 
 def env(state: State = None) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from determined.experimental import Determined
 
 from conftest import wait_until
 
@@ -69,12 +68,6 @@ def create(up, det, code, tmp_path):
         return re.search(r"Created experiment (\d+)", output)[1]
 
     return run
-
-
-@pytest.fixture(scope="module")
-def sdk(up):
-    installation = up.installation
-    return Determined(master=f"http://127.0.0.1:{installation.ports.determined}", user="determined", password=installation.secret())
 
 
 @pytest.fixture

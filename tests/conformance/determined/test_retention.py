@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conformance.determined.test_searches import create, ended, sdk, trials  # noqa: F401 - fixtures
+from conformance.determined.test_searches import create, ended, trials  # noqa: F401 - fixtures
 
 CODE = """
 import determined as det
@@ -31,7 +31,7 @@ def run(up, det, create, tmp_path):  # noqa: F811
     return run
 
 
-def kept(up, sdk, experiment):  # noqa: F811
+def kept(up, sdk, experiment):
     """Steps of the checkpoints that are left, by trial; their files agree."""
     folder, found = up.installation.folder("determined") / "checkpoints", []
     for trial in trials(sdk, experiment):
@@ -42,7 +42,7 @@ def kept(up, sdk, experiment):  # noqa: F811
     return found
 
 
-def test_the_best_and_the_latest_stay(up, det, sdk, run):  # noqa: F811
+def test_the_best_and_the_latest_stay(up, det, sdk, run):
     assert kept(up, sdk, run()) == [[2, 4], [2, 4]]
     assert kept(up, sdk, run(save_trial_best=2, save_trial_latest=0)) == [[2, 3], [2, 3]]
     best = kept(up, sdk, run(save_experiment_best=3, save_trial_best=0, save_trial_latest=0))
@@ -50,7 +50,7 @@ def test_the_best_and_the_latest_stay(up, det, sdk, run):  # noqa: F811
     assert kept(up, sdk, run(save_trial_best=9)) == [[1, 2, 3, 4], [1, 2, 3, 4]]
 
 
-def test_a_registered_checkpoint_stays(up, det, sdk, run, name):  # noqa: F811
+def test_a_registered_checkpoint_stays(up, det, sdk, run, name):
     experiment = run(save_trial_best=9)
     first = next(point for point in trials(sdk, experiment)[0].list_checkpoints() if point.metadata["steps_completed"] == 1)
     sdk.create_model(name).register_version(first.uuid)
@@ -65,7 +65,7 @@ def test_a_registered_checkpoint_stays(up, det, sdk, run, name):  # noqa: F811
     assert kept(up, sdk, experiment) == [[1, 2], []]
 
 
-def test_an_experiment_is_moved_and_scheduled_otherwise(up, det, sdk, run, name):  # noqa: F811
+def test_an_experiment_is_moved_and_scheduled_otherwise(up, det, sdk, run, name):
     experiment = run()
     up.run(det, "workspace", "create", name)
     up.run(det, "project", "create", name, "other")

@@ -5,7 +5,6 @@ import re
 
 import pytest
 import yaml
-from determined.experimental import Determined
 
 from conftest import wait_until
 
@@ -53,12 +52,6 @@ def create(up, det, tmp_path):
         return re.search(r"Created experiment (\d+)", output)[1]
 
     return run
-
-
-@pytest.fixture(scope="module")
-def sdk(up):
-    installation = up.installation
-    return Determined(master=f"http://127.0.0.1:{installation.ports.determined}", user="determined", password=installation.secret())
 
 
 def trials(sdk, experiment):

@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from conformance.determined.test_searches import create, ended, sdk  # noqa: F401 - fixtures
+from conformance.determined.test_searches import create, ended  # noqa: F401 - fixtures
 
 
 def test_a_template_holds_where_the_config_says_nothing(up, det, create, tmp_path, name):  # noqa: F811
@@ -30,7 +30,7 @@ def test_a_template_holds_where_the_config_says_nothing(up, det, create, tmp_pat
     assert "not found" in up.fails(*words)
 
 
-def test_models_are_archived_and_moved(up, det, sdk, name):  # noqa: F811
+def test_models_are_archived_and_moved(up, det, sdk, name):
     model = sdk.create_model(name)
     model.archive()
     assert sdk.get_model(name).archived

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from conformance.determined.test_determined import CONFIG, MODEL, sdk  # noqa: F401 - a fixture
+from conformance.determined.test_determined import CONFIG, MODEL
 
 
 def zygotes(up):
@@ -19,7 +19,7 @@ def zygotes(up):
 
 
 @pytest.fixture
-def run(sdk, tmp_path):  # noqa: F811
+def run(sdk, tmp_path):
     """Run the small experiment; its trial."""
     code = tmp_path / "code"
     code.mkdir()

@@ -91,12 +91,12 @@ class Driver:
         for trial in experiments.open_trials(self.db.reader):
             experiment = experiments.get(self.db.reader, trial.experiment)
             one = scheduler.waiting(trial.id, experiment.id, experiment.config["resources"])
-            starting = self._handle(trial) is None and experiment.state == "ACTIVE" and not (trial.stopped or self._ending(trial))
             if trial.id not in self._tasks:
-                if starting:
+                running, ending = self._handle(trial) is not None, experiments.ending(self.db.reader, trial.id)
+                if not running and not ending and not trial.stopped and experiment.state == "ACTIVE":
                     candidates.append(one)
                     continue
-                if experiment.state == "PAUSED" and self._handle(trial) is None and not self._ending(trial):
+                if experiment.state == "PAUSED" and not running and not ending:
                     continue
                 self._begin(trial.id)
             held[experiment.id] += one.slots
@@ -117,11 +117,6 @@ class Driver:
             self.db.submit(partial(experiments.give_up, id_=trial, reason=f"the trial could not be driven: {error!r}"))
         self.db.changes.notify()
 
-    def _ending(self, trial: experiments.Trial) -> str:
-        """How a trial, or all of its experiment, is to be ended; empty while it is not."""
-        states = (trial.state, experiments.get(self.db.reader, trial.experiment).state)
-        return next((state for state in states if state in experiments.STOPPING), "")
-
     def _handle(self, trial: experiments.Trial) -> process.Handle | None:
         return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run else None
 
@@ -130,7 +125,7 @@ class Driver:
         trial = experiments.trial(self.db.reader, id_)
         handle = self._handle(trial)
         if handle is None:
-            if trial.stopped or self._ending(trial):
+            if trial.stopped or experiments.ending(self.db.reader, id_):
                 await self._end(id_, 0, "")
                 return
             trial = await self.db.write(partial(experiments.begin_run, id_=id_))
@@ -166,7 +161,7 @@ class Driver:
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
         async for _ in self.db.changes.watch():
-            if self._ending(experiments.trial(self.db.reader, id_)) in experiments.KILLING:
+            if experiments.ending(self.db.reader, id_) in experiments.KILLING:
                 await process.stop(handle, grace_s=0.5)
                 return
 

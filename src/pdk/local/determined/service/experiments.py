@@ -227,6 +227,12 @@ def kill_trial(db: Connection, id_: int) -> None:
         db.execute("UPDATE trial SET state = 'STOPPING_KILLED' WHERE id = ?", (id_,))
 
 
+def ending(db: Connection, trial_id: int) -> str:
+    """How a trial, or all of its experiment, is to be ended; empty while it is not."""
+    sql = "SELECT t.state, e.state FROM trial t JOIN experiment e ON t.experiment = e.id WHERE t.id = ?"
+    return next((state for state in db.execute(sql, (trial_id,)).fetchone() if state in STOPPING), "")
+
+
 def begin_run(db: Connection, id_: int) -> Trial:
     """Count a new process of a trial."""
     db.execute("UPDATE trial SET run = run + 1, acknowledged = 0 WHERE id = ?", (id_,))

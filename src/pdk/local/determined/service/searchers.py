@@ -53,9 +53,12 @@ class Bracket:
 
 def metric_of(searcher: Mapping[str, Any], metrics_json: str | None) -> float | None:
     """The value that a searcher looks at, out of a report's metrics; None where it is missing or no number."""
-    value = json.loads(metrics_json or "{}").get(searcher["metric"])
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else None
+    return _number(json.loads(metrics_json or "{}"), searcher["metric"])
+
+
+def _number(metrics: Mapping[str, Any], key: str) -> float | None:
+    value = metrics.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def rungs(count: int, divisor: float, length: int) -> tuple[int, ...]:
@@ -227,11 +230,11 @@ class Searcher:
         """How long a trial had trained, and its metric, turned so that less is better."""
         found = []
         for key, what in ((str(self.searcher["time_metric"]), "searcher.time_metric"), (str(self.searcher["metric"]), "searcher.metric")):
-            value = metrics.get(key)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            value = _number(metrics, key)
+            if value is None:
                 have = ", ".join(sorted(metrics)) or "nothing"
                 raise UserError(f"the validation metrics hold no number {key!r}, which {what} names; they hold {have}")
-            found.append(float(value))
+            found.append(value)
         at, value = found
         if math.isnan(value):
             return at, WORST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,9 +67,8 @@ class Zygote:
             return True
         if psutil.virtual_memory().available < MEMORY:
             return False
-        python = next(Path(folder) / "python" for folder in self.environment["PATH"].split(":"))
         self._process = await asyncio.create_subprocess_exec(
-            str(python), "-m", "pdk.local.determined.zygote",
+            sys.executable, "-m", "pdk.local.determined.zygote",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=self.environment, cwd="/", start_new_session=True,
         )  # fmt: skip
         await self._answer("ready")

@@ -92,8 +92,9 @@ class Files:
 
     async def AddFileSet(self, request: Message) -> Message:
         target = commit_ref(request.commit)
-        if commits.resolve(self.reader, target).finished is not None:
-            raise Refused(f"commit {commits.resolve(self.reader, target).ref} has already finished")
+        commit = commits.resolve(self.reader, target)
+        if commit.finished is not None:
+            raise Refused(f"commit {commit.ref} has already finished")
         with Upload(self.db, self.blobs) as upload:
             await upload.commit(target, upload.referred(file_sets.changes(self.reader, request.file_set_id)))
         return self.schema["google.protobuf.Empty"]()
