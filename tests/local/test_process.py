@@ -1,5 +1,6 @@
 """The launcher: namespaces, exit status, adoption, as root and as an ordinary user."""
 
+import ast
 import asyncio
 import json
 import os
@@ -11,8 +12,40 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_until
-from pdk.local.kit import launcher, process
+from pdk.local.kit import launcher, loopback, process
 from pdk.local.kit.process import Bind, Spec, base_environment
+
+LISTENERS = """
+import socket, threading, os
+found = {}
+v4, v6 = socket.AF_INET, socket.AF_INET6
+for name, family, address in (("v4", v4, ("0.0.0.0", 0)), ("v6", v6, ("::", 0)), ("own", v4, ("127.0.0.3", 0))):
+    server = socket.socket(family)
+    if name == "v6":
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    thread = threading.Thread(target=server.bind, args=(address,))
+    thread.start()
+    thread.join()
+    server.listen()
+    found[name] = server.getsockname()[0]
+    socket.create_connection(("127.0.0.3" if name == "own" else "127.0.0.1", server.getsockname()[1])).close()
+unbound = socket.socket()
+unbound.listen()
+found["unbound"] = unbound.getsockname()[0]
+datagrams = socket.socket(type=socket.SOCK_DGRAM)
+datagrams.bind(("", 0))
+found["datagrams"] = datagrams.getsockname()[0]
+taken = socket.socket()
+try:
+    taken.bind(("", unbound.getsockname()[1]))
+except OSError as error:
+    found["taken"] = error.strerror
+print(found)
+"""
+LISTENED = {
+    "v4": "127.0.0.1", "v6": "::ffff:127.0.0.1", "own": "127.0.0.3", "unbound": "127.0.0.1", "datagrams": "0.0.0.0",
+    "taken": "Address already in use",
+}  # fmt: skip
 
 
 def run(tmp_path, script, **more):
@@ -108,15 +141,19 @@ def test_as_an_ordinary_user(tmp_path):
         (place / "in").mkdir(parents=True)
         (place / "run").mkdir()
         (place / "in" / "a").write_text("hello")
-        shutil.copy(launcher.__file__, place / "launcher.py")
-        script = "cat /pfs/in/a; id -u; echo x > /pfs/out; touch /pfs/in/b || echo refused"
+        kit = place / "src/pdk/local/kit"
+        kit.mkdir(parents=True)
+        for module in (launcher, loopback):
+            shutil.copy(module.__file__, kit)
+        (place / "in" / "listen.py").write_text(LISTENERS)
+        script = "cat /pfs/in/a; id -u; echo x > /pfs/out; touch /pfs/in/b || echo refused; /usr/bin/python3 /pfs/in/listen.py"
         spec = {
-            "argv": ["sh", "-c", script], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "stdin": None,
+            "argv": ["sh", "-c", script], "env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "stdin": None, "loopback": True,
             "binds": [{"source": str(place / "in"), "target": "/pfs/in", "read_only": True}],
         }  # fmt: skip
         (place / "run" / "spec.json").write_text(json.dumps(spec))
         subprocess.run(["chown", "-R", "nobody", str(place)], check=True)
-        command = ["/usr/bin/python3", "-I", "-S", str(place / "launcher.py"), str(place / "run")]
+        command = ["/usr/bin/python3", "-I", "-S", str(kit / "launcher.py"), str(place / "run")]
         subprocess.run(command, user="nobody", group="nogroup", extra_groups=[], check=True, env={})
         wait_until((place / "run" / "exit.json").exists, 20)
         log = (place / "run" / "log").read_text()
@@ -124,6 +161,7 @@ def test_as_an_ordinary_user(tmp_path):
             pytest.skip(f"this machine allows no user namespaces: {log.strip()}")
         assert log.startswith("hello65534"), log
         assert "refused" in log
+        assert ast.literal_eval(log.splitlines()[-1]) == LISTENED
         assert json.loads((place / "run" / "exit.json").read_text())["code"] == 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -132,3 +170,14 @@ def test_as_an_ordinary_user(tmp_path):
 def test_the_launcher_needs_the_standard_library_alone():
     words = [sys.executable, "-I", "-S", "-c", f"import runpy; runpy.run_path({launcher.__file__!r})"]
     assert subprocess.run(words, check=False).returncode == 0
+
+
+def test_a_program_listens_on_loopback_only(tmp_path):
+    async def main():
+        spec = Spec([sys.executable, "-c", LISTENERS], base_environment(), loopback=True)
+        handle = await process.start(tmp_path / "run", spec)
+        return await process.wait(handle), handle.log.read_text()
+
+    ended, log = asyncio.run(main())
+    assert ended.code == 0, log
+    assert ast.literal_eval(log) == LISTENED

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
 from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
 
-from pdk.local.determined.service import experiments
+from pdk.local.determined.service import devices, experiments
 from pdk.local.determined.service.driver import Driver, Surroundings
 from pdk.local.determined.store.schema import MIGRATIONS
 from pdk.local.determined.wire.http import Frame, Tokens, error_body
@@ -39,7 +38,7 @@ async def serve(installation: Installation) -> None:
         around = Surroundings(
             f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state
         )
-        driver = Driver(db, home, around, secret, slots=os.cpu_count() or 1)  # a core is a slot
+        driver = Driver(db, home, around, secret, devices.detect())
         frame = Frame(tokens, trial_of)
         local = is_loopback(installation.bind)
         users = Users(db, frame, driver, cluster, blank_login=local)

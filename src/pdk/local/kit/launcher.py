@@ -21,7 +21,9 @@ import os
 import pwd
 import resource
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,10 +188,34 @@ def become(user: str) -> None:
     os.setuid(entry.pw_uid)
 
 
+def be_watched(channel: socket.socket) -> None:
+    """As the program, before it is one: have init decide where it listens."""
+    from pdk.local.kit import loopback
+
+    try:
+        listener = loopback.watch_own()
+    except OSError as error:
+        print(f"[pdk] ports that this program listens on may be open to the network: {error}", file=sys.stderr, flush=True)
+        return
+    socket.send_fds(channel, [b"."], [listener])
+    os.close(listener)
+
+
+def watch_listeners(channel: socket.socket) -> None:
+    """As init: answer for `be_watched`, in a thread. Signals are still blocked, so that they come to the main one."""
+    from pdk.local.kit import loopback
+
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    for listener in descriptors:
+        threading.Thread(target=loopback.answer, args=(listener,), daemon=True).start()
+
+
 def run_program(spec: dict[str, object], execute: Execute) -> int:
     """As PID 1: start the program, reap everything, return the program's wait status."""
+    ours, its = socket.socketpair()
     child = os.fork()
     if child == 0:
+        ours.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(0o022)  # the server's own is stricter
         environment = {str(k): str(v) for k, v in dict(spec["env"]).items()}  # type: ignore[call-overload]
@@ -199,10 +225,17 @@ def run_program(spec: dict[str, object], execute: Execute) -> int:
                 os.dup2(os.open(str(spec["stdin"]), os.O_RDONLY), 0)
             os.chdir(str(spec["cwd"]))
             become(str(spec.get("user") or ""))
+            if spec.get("loopback"):
+                be_watched(its)
+            its.close()
             execute(argv, environment)
         except OSError as error:
             print(f"cannot start {argv[0]!r} in {spec['cwd']}: {error.strerror}", file=sys.stderr, flush=True)
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+    its.close()
+    if spec.get("loopback"):
+        watch_listeners(ours)
 
     def forward(number: int, _frame: object) -> None:
         os.kill(child, number)
@@ -285,4 +318,5 @@ def execute_program(argv: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     launch(Path(sys.argv[1]), execute_program)

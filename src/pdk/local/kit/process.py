@@ -42,7 +42,8 @@ class Spec:
     """What to start: argv, its whole environment, working folder (inside), binds and a file for standard input.
 
     `user` (a name or number, with ``:group`` after it) is whom it runs as, where this process may change that and the user exists.
-    Folders in `hide` are empty to it but for what is bound inside them: the installation's state, above all.
+    Folders in `hide` are empty to it but for what is bound inside them: the installation's state, above all. With `loopback` it
+    listens on that interface only.
     """
 
     argv: Sequence[str]
@@ -52,6 +53,7 @@ class Spec:
     stdin: Path | None = None
     hide: Sequence[Path] = field(default_factory=tuple)
     user: str = ""
+    loopback: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ async def start(run_dir: Path, spec: Spec, launch: Callable[[Path], Awaitable[No
         "stdin": str(spec.stdin) if spec.stdin else None,
         "hide": [str(path) for path in spec.hide],
         "user": spec.user,
+        "loopback": spec.loopback,
         "binds": [{"source": str(b.source), "target": b.target, "read_only": b.read_only} for b in binds],
     }
     descriptor = os.open(run_dir / "spec.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # the environment holds secrets

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pdk.errors import NotSupported, UserError
+from pdk.errors import UserError
 from pdk.local.determined.service import retention, searcher_config
 from pdk.local.kit.logs import MASK
 
@@ -68,7 +68,6 @@ def parse(text: str, storage: str, slots: int, template: Mapping[str, Any] | Non
 
     Raises:
         UserError: naming the field and the reason.
-        NotSupported: a number of slots that is not offered.
     """
     try:
         raw = yaml.safe_load(text)
@@ -140,15 +139,15 @@ def _check_types(raw: Mapping[str, Any]) -> None:
     environment_variables(raw)
 
 
-def environment_variables(content: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that a config sets for its trials: a list of NAME=VALUE, or such lists by kind of slot (cpu counts here).
+def environment_variables(content: Mapping[str, Any], kind: str = "cpu") -> dict[str, str]:
+    """The variables that a config sets for its trials: a list of NAME=VALUE, or such lists by kind of slot (cpu, cuda, rocm).
 
     Raises:
         UserError: another form.
     """
     given = (content.get("environment") or {}).get("environment_variables") or []
     if isinstance(given, Mapping):
-        given = given.get("cpu") or []
+        given = given.get(kind) or []
     if not isinstance(given, list) or not all(isinstance(entry, str) and "=" in entry for entry in given):
         raise UserError("invalid experiment configuration: environment.environment_variables: a list of NAME=VALUE is expected")
     return dict(entry.split("=", 1) for entry in given)
@@ -188,11 +187,6 @@ def _check_resources(content: dict[str, Any], offered: int, notes: list[str]) ->
     if slots > offered:
         raise UserError(
             f"invalid experiment configuration: resources.slots_per_trial: {slots} slots are asked for, this machine offers {offered}"
-        )
-    if slots > 1:
-        raise NotSupported(
-            f"invalid experiment configuration: resources.slots_per_trial: {slots}: the local server trains on one slot a trial; "
-            "write 1, or create the experiment on a cluster"
         )
     check_scheduling(resources)
     pool = resources.get("resource_pool")

@@ -7,17 +7,20 @@ harness waits while connections are refused and goes on when they are not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
 import shutil
+import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.determined.service import config, environment, experiments, registry, retention, scheduler, warm
+from pdk.local.determined.service import config, devices, environment, experiments, registry, retention, scheduler, warm
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.service.warm import Zygote
 from pdk.local.kit import logs, process
@@ -26,6 +29,10 @@ from pdk.local.kit.db import Database
 log = logging.getLogger(__name__)
 TAIL_LINES = 30
 # a trial outlives its server: while it is away, connections are refused or a proxy answers 502-504
+# everything that a trial's processes do among themselves stays on this machine
+INTERFACES = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo")
+# the ports that they use for it, which would be the same for every trial
+PORTS = ("C10D_PORT", "INTER_TRAIN_PROCESS_COMM_PORT_1", "INTER_TRAIN_PROCESS_COMM_PORT_2", "DTRAIN_SSH_PORT")
 RETRY = {"total": 100000, "backoff_factor": 0.5, "backoff_max": 2, "allowed_methods": False, "status_forcelist": [502, 503, 504]}
 
 
@@ -48,14 +55,24 @@ class Surroundings:
     state: Path
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody has now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
 class Driver:
     """All trials of one server, as many at a time as it has slots."""
 
-    def __init__(self, db: Database, home: Path, around: Surroundings, secret: str, slots: int) -> None:
+    def __init__(self, db: Database, home: Path, around: Surroundings, secret: str, slots: Sequence[devices.Device]) -> None:
         self.db, self.home, self.around, self.secret, self.slots = db, home, around, secret, slots
         self.checkpoints = home / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._slots: dict[int, tuple[int, ...]] = {}  # that each of them holds
         self.zygote = Zygote({**process.base_environment(), **around.env})
         self._stopping = False
 
@@ -77,7 +94,7 @@ class Driver:
         await self.sweep()
         try:
             async for _ in self.db.changes.watch():
-                self._step()
+                await self._step()
         finally:
             self._stopping = True
             for task in self._tasks.values():
@@ -85,32 +102,42 @@ class Driver:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             await self.zygote.stop()
 
-    def _step(self) -> None:
+    async def _step(self) -> None:
         """Start what can run: at once what was running when the server went away or is to be ended, the rest as slots are free."""
-        candidates, held, used = list[scheduler.Waiting](), Counter[int](), 0
+        candidates, running, held = list[scheduler.Waiting](), list[scheduler.Waiting](), Counter[int]()
+        leaving = 0  # slots of those that make room already
         for trial in experiments.open_trials(self.db.reader):
             experiment = experiments.get(self.db.reader, trial.experiment)
             one = scheduler.waiting(trial.id, experiment.id, experiment.config["resources"])
             if trial.id not in self._tasks:
-                running, ending = self._handle(trial) is not None, experiments.ending(self.db.reader, trial.id)
-                if not running and not ending and not trial.stopped and experiment.state == "ACTIVE":
-                    candidates.append(one)
+                lives, ending = self._handle(trial) is not None, experiments.ending(self.db.reader, trial.id)
+                if not lives and not ending and not trial.stopped:
+                    if experiment.state == "ACTIVE":
+                        candidates.append(one)
                     continue
-                if experiment.state == "PAUSED" and not running and not ending:
-                    continue
-                self._begin(trial.id)
-            held[experiment.id] += one.slots
-            used += one.slots
-        for chosen in scheduler.choose(candidates, held, self.slots - used):
-            self._begin(chosen.trial)
+                self._begin(trial.id, trial.slots if lives else ())
+            held[experiment.id] += len(self._slots[trial.id])
+            if trial.preempted:
+                leaving += len(self._slots[trial.id])
+            else:
+                running.append(one)
+        free = sorted(set(range(len(self.slots))).difference(*self._slots.values()))
+        places = len(os.sched_getaffinity(0)) - sum(not slots for slots in self._slots.values())
+        choice = scheduler.choose(candidates, held, len(free), places)
+        for chosen in choice.starting:
+            self._begin(chosen.trial, free[: chosen.slots])
+            del free[: chosen.slots]
+        if choice.blocked and (late := scheduler.to_preempt(choice.blocked, running, len(free) + leaving)):
+            await self.db.write(partial(experiments.preempt, trials_=[one.trial for one in late]))
 
-    def _begin(self, trial: int) -> None:
+    def _begin(self, trial: int, slots: Sequence[int]) -> None:
+        self._slots[trial] = tuple(slots)
         task = asyncio.create_task(self._drive(trial), name=f"trial {trial}")
         self._tasks[trial] = task
         task.add_done_callback(partial(self._done, trial))
 
     def _done(self, trial: int, task: asyncio.Task[None]) -> None:
-        del self._tasks[trial]
+        del self._tasks[trial], self._slots[trial]
         if not task.cancelled() and (error := task.exception()):
             log.error("trial %s", trial, exc_info=error)
             # not driven again: the same error would come again, for ever
@@ -128,7 +155,7 @@ class Driver:
             if trial.stopped or experiments.ending(self.db.reader, id_):
                 await self._end(id_, 0, "")
                 return
-            trial = await self.db.write(partial(experiments.begin_run, id_=id_))
+            trial = await self.db.write(partial(experiments.begin_run, id_=id_, slots=self._slots[id_]))
             try:
                 handle = await self._start(trial)
             except (PdkError, OSError) as error:
@@ -178,8 +205,9 @@ class Driver:
             if trial.run > 1:
                 file.write(f"[pdk] run {trial.run} of trial {trial.id}, restarts so far: {trial.restarts}\n")
         entry = experiment.config["entrypoint"]
-        last, given, launch = ["determined.exec.launch"], config.environment_variables(experiment.config), process.launch
-        if isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
+        kind = self.slots[0].kind
+        last, given, launch = ["determined.exec.launch"], config.environment_variables(experiment.config, kind), process.launch
+        if len(trial.slots) < 2 and isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
             last = ["determined.exec.harness", entry]  # one slot needs no torch.distributed around it
             if made.shared and warm.suits(given):
                 launch = self.zygote.launch
@@ -189,7 +217,9 @@ class Driver:
             env={
                 **process.base_environment(made.python),
                 **self.around.env,
+                **INTERFACES,
                 **given,
+                **devices.pinned(self.slots, trial.slots),
                 **self._variables(trial, experiment),
             },
             cwd="/run/determined/workdir",
@@ -200,6 +230,7 @@ class Driver:
                 process.Bind(self.checkpoints, str(self.checkpoints)),
             ],
             hide=(self.around.state,),
+            loopback=True,
         )
         return await process.start(run, spec, launch)
 
@@ -210,7 +241,8 @@ class Driver:
             "DET_MASTER": self.around.master,
             "DET_CLUSTER_ID": self.around.cluster,
             "DET_AGENT_ID": "local",
-            "DET_SLOT_IDS": "[0]",
+            "DET_SLOT_IDS": json.dumps(trial.slots or [0]),
+            **dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True)),
             "DET_TASK_ID": trial.task,
             "DET_TASK_TYPE": "TRIAL",
             "DET_ALLOCATION_ID": trial.allocation,

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ class Trial:
     acknowledged: bool
     early_exit: str
     stopped: bool
+    preempted: bool
+    slots: list[int]
     progress: float
     warm_start: str | None
     reason: str
@@ -86,8 +88,9 @@ def _experiment(row: sqlite3.Row) -> Experiment:
 
 def _trial(row: sqlite3.Row) -> Trial:
     values = dict(zip(row.keys(), row, strict=True))
-    values["hparams"] = json.loads(values["hparams"])
-    return Trial(**{**values, "acknowledged": bool(values["acknowledged"]), "stopped": bool(values["stopped"])})
+    for key in ("hparams", "slots"):
+        values[key] = json.loads(values[key])
+    return Trial(**{**values, **{key: bool(values[key]) for key in ("acknowledged", "stopped", "preempted")}})
 
 
 def get(db: Connection, id_: int) -> Experiment:
@@ -233,10 +236,16 @@ def ending(db: Connection, trial_id: int) -> str:
     return next((state for state in db.execute(sql, (trial_id,)).fetchone() if state in STOPPING), "")
 
 
-def begin_run(db: Connection, id_: int) -> Trial:
-    """Count a new process of a trial."""
-    db.execute("UPDATE trial SET run = run + 1, acknowledged = 0 WHERE id = ?", (id_,))
+def begin_run(db: Connection, id_: int, slots: Sequence[int]) -> Trial:
+    """Count a new process of a trial, which holds `slots`."""
+    sql = "UPDATE trial SET run = run + 1, acknowledged = 0, preempted = 0, slots = ? WHERE id = ?"
+    db.execute(sql, (json.dumps(slots), id_))
     return trial(db, id_)
+
+
+def preempt(db: Connection, trials_: Iterable[int]) -> None:
+    """Have trials save themselves and end, for more urgent ones; they go on later."""
+    db.executemany("UPDATE trial SET preempted = 1 WHERE id = ?", [(id_,) for id_ in trials_])
 
 
 def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
@@ -256,8 +265,8 @@ def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
         end(db, found, "COMPLETED", "the trial found its hyperparameters invalid", early=searchers.INVALID)
     elif code == 0 and found.early_exit:
         end(db, found, "ERROR", f"the trial ended itself early: {found.early_exit}")
-    elif code == 0 and found.acknowledged and experiment.state == "PAUSED":
-        pass  # it saved itself and waits for `activate`
+    elif code == 0 and found.acknowledged and (experiment.state == "PAUSED" or found.preempted):
+        pass  # it saved itself and waits, for `activate` or for slots
     elif code == 0 and not found.acknowledged:
         end(db, found, "COMPLETED", "")
     elif code != 0 and (found.stopped or found.restarts >= int(experiment.config["max_restarts"])):

@@ -1,4 +1,7 @@
-"""Which trials get the machine's slots next: the more urgent ones first, then whose experiment holds the least for its weight."""
+"""Which trials get the machine's slots next: the more urgent ones first, then whose experiment holds the least for its weight.
+
+A trial that is more urgent than others and finds no room has them save themselves and wait (`to_preempt`).
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,21 @@ def waiting(trial: int, experiment: int, resources: Mapping[str, Any]) -> Waitin
     )
 
 
-def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int) -> list[Waiting]:
-    """Those that start now, in their order.
+@dataclass(frozen=True)
+class Choice:
+    """Trials that start now, in their order, and the one that is first in line and finds no room, if any."""
+
+    starting: list[Waiting]
+    blocked: Waiting | None = None
+
+
+def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int, places: int) -> Choice:
+    """Who starts.
 
     Args:
         held: slots by experiment.
         free: slots that nobody holds. What is first in line and does not fit is waited for: nothing smaller passes it.
+        places: how many trials without a slot may start.
     """
     left, shares, chosen = list(candidates), Counter(held), list[Waiting]()
     while left:
@@ -48,8 +60,24 @@ def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int) ->
         if first.max_slots is not None and shares[first.experiment] + first.slots > first.max_slots:
             continue
         if first.slots > free:
-            break
+            return Choice(chosen, first)
+        if not first.slots:
+            if not places:
+                continue
+            places -= 1
         chosen.append(first)
         shares[first.experiment] += first.slots
         free -= first.slots
-    return chosen
+    return Choice(chosen)
+
+
+def to_preempt(blocked: Waiting, running: Iterable[Waiting], free: int) -> list[Waiting]:
+    """The least urgent of the running trials that must give way so that `blocked` fits; none unless that is enough."""
+    chosen = list[Waiting]()
+    for one in sorted(running, key=lambda one: (-one.priority, -one.trial)):
+        if free >= blocked.slots:
+            break
+        if one.priority > blocked.priority and one.slots:
+            chosen.append(one)
+            free += one.slots
+    return chosen if free >= blocked.slots else []

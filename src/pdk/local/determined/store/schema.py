@@ -53,6 +53,8 @@ CREATE TABLE trial (
   acknowledged INTEGER NOT NULL DEFAULT 0,
   early_exit TEXT NOT NULL DEFAULT '',
   stopped INTEGER NOT NULL DEFAULT 0, -- by the searcher
+  preempted INTEGER NOT NULL DEFAULT 0, -- by the scheduler: its run is to save itself and end
+  slots TEXT NOT NULL DEFAULT '[]', -- that its run holds
   progress REAL NOT NULL DEFAULT 0,
   warm_start TEXT,
   reason TEXT NOT NULL DEFAULT '',

@@ -50,15 +50,15 @@ class Tasks(Handlers):
         return {"b64Tgz": base64.b64encode(experiments.context(self.db.reader, trial.experiment)).decode()}
 
     async def rendezvous(self, request: Request) -> Json:
-        experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
-        return {"rendezvousInfo": {"addresses": ["127.0.0.1"], "rank": 0, "slots": [1]}}
+        trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
+        return {"rendezvousInfo": {"addresses": ["127.0.0.1"], "rank": 0, "slots": [len(trial.slots) or 1]}}
 
     async def preemption(self, request: Request) -> Json:
         trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
 
         def wanted() -> bool:
             now = experiments.trial(self.db.reader, trial.id)
-            return now.stopped or experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
+            return now.stopped or now.preempted or experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
 
         try:
             async with asyncio.timeout(float(request.query_params.get("timeout_seconds") or 60)):

@@ -136,11 +136,11 @@ class Users(Handlers):
 
     async def agents(self, _request: Request) -> Json:
         slots = {
-            str(number): {
-                "id": str(number), "enabled": True, "draining": False,
-                "device": {"id": number, "brand": "cpu", "uuid": "", "type": "TYPE_CPU"},
+            str(device.id): {
+                "id": str(device.id), "enabled": True, "draining": False,
+                "device": {"id": device.id, "brand": device.brand, "uuid": "", "type": f"TYPE_{device.kind.upper()}"},
             }
-            for number in range(self.driver.slots)
+            for device in self.driver.slots
         }  # fmt: skip
         agent = {
             "id": "local", "slotStats": {"brandStats": {}, "typeStats": {}}, "slots": slots, "containers": {}, "enabled": True,
@@ -157,7 +157,7 @@ class Users(Handlers):
     async def create_experiment(self, request: Request) -> Json:
         given = await body(request)
         template = registry.template(self.db.reader, given["template"])["config"] if given.get("template") else "{}"
-        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints), self.driver.slots, json.loads(template))
+        parsed = config.parse(str(given.get("config") or ""), str(self.driver.checkpoints), len(self.driver.slots), json.loads(template))
         parent = int(given.get("parentId") or 0) or None
         if given.get("modelDefinition"):
             archive = await asyncio.to_thread(archive_of, given["modelDefinition"])
