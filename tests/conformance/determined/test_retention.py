@@ -24,7 +24,7 @@ def run(up, det, create, tmp_path):  # noqa: F811
 
     def run(**storage):
         searcher = {"name": "random", "max_trials": 2}
-        experiment = create(searcher, checkpoint_storage={"type": "shared_fs", "host_path": "/tmp", **storage})
+        experiment = create(searcher, checkpoint_storage=storage)
         assert ended(up, det, experiment)["state"] == "STATE_COMPLETED"
         return experiment
 

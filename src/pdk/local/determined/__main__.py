@@ -12,12 +12,15 @@ from starlette.applications import Starlette
 from pdk.local.determined.service import devices, experiments
 from pdk.local.determined.service.driver import Driver, Surroundings
 from pdk.local.determined.store.schema import MIGRATIONS
+from pdk.local.determined.wire.checkpoints import Checkpoints
+from pdk.local.determined.wire.cluster import Cluster
+from pdk.local.determined.wire.experiments import Experiments
 from pdk.local.determined.wire.http import Frame, Tokens, error_body
 from pdk.local.determined.wire.metrics import Metrics
 from pdk.local.determined.wire.models import Registry
 from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.templates import Templates
-from pdk.local.determined.wire.users import Users
+from pdk.local.determined.wire.trials import Trials
 from pdk.local.kit import main, web
 from pdk.local.kit.db import Database
 from pdk.settings import Installation, inherited, is_loopback
@@ -41,9 +44,11 @@ async def serve(installation: Installation) -> None:
         driver = Driver(db, home, around, secret, devices.detect())
         frame = Frame(tokens, trial_of)
         local = is_loopback(installation.bind)
-        users = Users(db, frame, driver, cluster, blank_login=local)
         checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
-        groups = (Metrics(db, frame), Tasks(db, frame), users, Registry(db, frame), Templates(db, frame))
+        groups = (
+            Cluster(db, frame, driver, cluster, blank_login=local), Metrics(db, frame), Tasks(db, frame), Experiments(db, frame, driver),
+            Trials(db, frame, driver), Checkpoints(db, frame, driver), Registry(db, frame), Templates(db, frame),
+        )  # fmt: skip
         routes = [web.healthz(checks), *(route for group in groups for route in group.routes())]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway

@@ -6,12 +6,13 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pdk.errors import UserError
-from pdk.local.determined.service import retention, searcher_config
+from pdk.local.determined.service import searcher_config, storage
 from pdk.local.kit.logs import MASK
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
@@ -57,12 +58,12 @@ class Config:
     notes: tuple[str, ...]
 
 
-def parse(text: str, storage: str, slots: int, template: Mapping[str, Any] | None = None) -> Config:
+def parse(text: str, own: Path, slots: int, template: Mapping[str, Any] | None = None) -> Config:
     """Read a config as a client sends it.
 
     Args:
         text: YAML.
-        storage: the folder where checkpoints of this server go.
+        own: the folder of this server for checkpoints.
         slots: that this machine offers.
         template: settings that hold where the config has none of its own.
 
@@ -87,10 +88,7 @@ def parse(text: str, storage: str, slots: int, template: Mapping[str, Any] | Non
     _check_entrypoint(content)
     content["searcher"] = searcher_config.complete(content["searcher"], content["hyperparameters"], notes)
     _check_resources(content, slots, notes)
-    used = content.get("checkpoint_storage")
-    if used and used.get("type") not in (None, "directory", "shared_fs"):
-        notes.append(f"checkpoint_storage: checkpoints go to this machine's disk, not to {used.get('type')}")
-    content["checkpoint_storage"] = {"type": "directory", "container_path": storage, **retention.policy(used or {})}
+    content["checkpoint_storage"] = storage.complete(content.get("checkpoint_storage") or {}, own, storage.bind_mounts(content))
     content.setdefault("name", "experiment")
     return Config(content, tuple(notes))
 

@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.determined.service import config, devices, environment, experiments, registry, retention, scheduler, warm
+from pdk.local.determined.service import config, devices, environment, experiments, registry, scheduler, storage, warm
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
+from pdk.local.determined.service.sweeper import Sweeper
 from pdk.local.determined.service.warm import Zygote
 from pdk.local.kit import logs, process
 from pdk.local.kit.db import Database
@@ -74,7 +75,7 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._slots: dict[int, tuple[int, ...]] = {}  # that each of them holds
         self.zygote = Zygote({**process.base_environment(), **around.env})
-        self._stopping = False
+        self.sweeper = Sweeper(db, home / "trials", around.cluster, around.env)
 
     def folder(self, trial: experiments.Trial) -> Path:
         """Where a trial's run folders are."""
@@ -91,15 +92,15 @@ class Driver:
 
     async def run(self) -> None:
         """Until cancelled: drive every trial that should run."""
-        await self.sweep()
+        sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
         try:
             async for _ in self.db.changes.watch():
                 await self._step()
         finally:
-            self._stopping = True
-            for task in self._tasks.values():
+            tasks = [sweeping, *self._tasks.values()]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.zygote.stop()
 
     async def _step(self) -> None:
@@ -178,13 +179,6 @@ class Driver:
 
     async def _end(self, id_: int, code: int, reason: str) -> None:
         await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason))
-        await self.sweep()
-
-    async def sweep(self) -> None:
-        """Remove the files of checkpoints that are deleted on record."""
-        for uuid in retention.deleted(self.db.reader):
-            if (folder := self.checkpoints / uuid).exists():
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
         async for _ in self.db.changes.watch():
@@ -227,7 +221,7 @@ class Driver:
                 *made.binds,
                 process.Bind(inside, "/run/determined"),
                 process.Bind(script, "/run/determined/entry.sh", read_only=True),
-                process.Bind(self.checkpoints, str(self.checkpoints)),
+                *storage.binds(experiment.config),
             ],
             hide=(self.around.state,),
             loopback=True,

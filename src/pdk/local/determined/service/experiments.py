@@ -333,8 +333,8 @@ def best_validation(db: Connection, experiment: Experiment) -> float | None:
     return min(values) if experiment.config["searcher"]["smaller_is_better"] else max(values)
 
 
-def delete(db: Connection, id_: int) -> None:
-    """Forget an experiment that has ended and whose checkpoints no model version uses.
+def check_deletable(db: Connection, id_: int) -> None:
+    """Refuse unless an experiment has ended and no model version uses its checkpoints.
 
     Raises:
         Conflict: it runs, or its checkpoints are registered.
@@ -349,4 +349,9 @@ def delete(db: Connection, id_: int) -> None:
     ).fetchone()
     if used:
         raise Conflict(f"experiment {id_} cannot be deleted: version {used[1]} of model {used[0]!r} uses its checkpoint")
+
+
+def delete(db: Connection, id_: int) -> None:
+    """Forget an experiment, as far as `check_deletable` lets it."""
+    check_deletable(db, id_)
     db.execute("DELETE FROM experiment WHERE id = ?", (id_,))

@@ -22,7 +22,8 @@ def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
     reported = report.get("reportTime")
     when = datetime.fromisoformat(reported).timestamp() if reported else time.time()
     db.execute(
-        "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING",
+        "INSERT INTO checkpoint (uuid, trial, allocation, state, steps, metadata, resources, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (uuid) DO NOTHING",
         (
             report["uuid"], trial.id, report.get("allocationId") or "", str(report.get("state", "STATE_COMPLETED")),
             int(metadata.get("steps_completed") or 0), json.dumps(metadata), json.dumps(report.get("resources") or {}), when,

@@ -1,7 +1,7 @@
 """Which checkpoints are kept: an experiment's best, each trial's best and latest, and whatever a model version or a trial starts from.
 
-A checkpoint that goes is marked in the transaction that decides it; its files are removed after it (`Driver.sweep`), if need be after the
-next start.
+A checkpoint that goes is marked in the transaction that decides it; its files are removed after it (`Sweeper`), if need be after the next
+start.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pdk.errors import Conflict, UserError
+from pdk.errors import UserError
 from pdk.local.determined.service import searchers
 
 Connection = sqlite3.Connection
 DEFAULTS = {"save_experiment_best": 0, "save_trial_best": 1, "save_trial_latest": 1}
-DELETED = "STATE_DELETED"
+DELETED, PARTIALLY_DELETED = "STATE_DELETED", "STATE_PARTIALLY_DELETED"
 
 
 def policy(storage: Mapping[str, Any]) -> dict[str, int]:
@@ -68,18 +68,41 @@ def delete(db: Connection, uuids: Iterable[str]) -> None:
     """Mark checkpoints as deleted because a user says so.
 
     Raises:
-        Conflict: a model version has one of them.
+        UserError: a model version has one of them.
     """
     wanted = list(uuids)
-    registered = {row[0] for row in db.execute("SELECT checkpoint FROM version").fetchall()}
-    if used := sorted(registered.intersection(wanted)):
-        raise Conflict(f"these checkpoints are in the model registry and cannot be deleted: {', '.join(used)}; delete their versions first")
+    check_unregistered(db, wanted)
     _mark(db, wanted)
 
 
-def deleted(db: Connection) -> set[str]:
-    """The checkpoints whose files can go."""
-    return {row[0] for row in db.execute("SELECT uuid FROM checkpoint WHERE state = ?", (DELETED,)).fetchall()}
+def check_unregistered(db: Connection, uuids: Iterable[str]) -> None:
+    """Refuse to take away what model versions stand on.
+
+    Raises:
+        UserError: a version has one of them.
+    """
+    registered = {row[0] for row in db.execute("SELECT checkpoint FROM version").fetchall()}
+    if used := sorted(registered.intersection(uuids)):
+        raise UserError(
+            f"these checkpoints are in the model registry and cannot be deleted: {', '.join(used)}; delete their versions first"
+        )
+
+
+def unswept(db: Connection) -> dict[int, list[str]]:
+    """The checkpoints whose files can go, by experiment."""
+    found: dict[int, list[str]] = defaultdict(list)
+    sql = f"SELECT t.experiment, c.uuid FROM checkpoint c JOIN trial t ON c.trial = t.id WHERE c.state = '{DELETED}' AND c.swept = 0"
+    for experiment, uuid in db.execute(sql).fetchall():
+        found[experiment].append(uuid)
+    return found
+
+
+def reduce(db: Connection, left: Mapping[str, Mapping[str, int]]) -> None:
+    """Record what is left of checkpoints (bytes by path) after files were removed."""
+    for uuid, resources in left.items():
+        state = PARTIALLY_DELETED if resources else DELETED
+        sql = "UPDATE checkpoint SET state = ?, swept = ?, resources = ? WHERE uuid = ?"
+        db.execute(sql, (state, not resources, json.dumps(resources), uuid))
 
 
 def change(db: Connection, experiment: int, wanted: Mapping[str, Any]) -> None:

@@ -80,9 +80,11 @@ CREATE TABLE checkpoint (
   steps INTEGER NOT NULL,
   metadata TEXT NOT NULL,
   resources TEXT NOT NULL,
-  reported REAL NOT NULL
+  reported REAL NOT NULL,
+  swept INTEGER NOT NULL DEFAULT 0 -- its files are gone as well
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX checkpoint_of ON checkpoint (trial);
+CREATE INDEX checkpoint_unswept ON checkpoint (uuid) WHERE state = 'STATE_DELETED' AND swept = 0;
 CREATE TABLE model (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   workspace INTEGER NOT NULL REFERENCES workspace(id),

@@ -94,6 +94,8 @@ class Writes:
             raise S3Error("InvalidFilePath", str(error)) from error
         if method == "PUT" and "uploadId" in query:
             return await self._put_part(request, bucket, key)
+        if method == "PUT" and key.endswith("/"):
+            return await self._put_folder(request)
         if method == "PUT":
             return await (self._copy(request, ref, key) if "x-amz-copy-source" in request.headers else self._put(request, ref, key))
         if method == "POST" and "uploads" in query:
@@ -193,6 +195,13 @@ class Writes:
             if wanted and wanted != base64.b64encode(hashed.digest()).decode():
                 raise S3Error("BadDigest")
             return self._written(await upload.commit(ref), key)
+
+    async def _put_folder(self, request: Request) -> Response:
+        """Clients mark empty folders by empty objects; folders here are those of their files."""
+        async for part in content(request):
+            if part:
+                raise S3Error("InvalidFilePath", "a key that ends in '/' stands for a folder and has no content")
+        return Response(headers={"ETag": f'"{hashlib.md5(usedforsecurity=False).hexdigest()}"'})
 
     def _written(self, commit: Commit, key: str) -> Response:
         return Response(headers={"ETag": etag(files.inspect(self.db.reader, commit, key)), "x-amz-version-id": commit.id})

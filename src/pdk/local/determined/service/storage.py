@@ -1,0 +1,212 @@
+"""Where the checkpoints of an experiment are: this server's own folder, a folder of the user's, or a bucket.
+
+Trials write their checkpoints themselves, as the config says. The server reads and removes them: in folders by itself, in buckets (and
+single files anywhere) by the engine's own code in a process apart, for that takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pdk.errors import EngineError, UserError
+from pdk.local.determined.service import retention
+from pdk.local.kit.process import Bind
+
+SHARED = "/determined_shared_fs"  # where trials see the folder of a shared_fs, as on a cluster
+WORKDIR = "/run/determined/workdir"
+ALL = "**/*"
+FIELDS: dict[str, tuple[str, ...]] = {  # of each type; the first one is required
+    "directory": ("container_path",),
+    "shared_fs": ("host_path", "storage_path", "propagation", "container_path", "checkpoint_path", "tensorboard_path"),
+    "s3": ("bucket", "access_key", "secret_key", "endpoint_url", "prefix"),
+    "gcs": ("bucket", "prefix"),
+}
+
+
+def refusal(field: str, why: str) -> UserError:
+    """The error for a field of the section."""
+    return UserError(f"invalid experiment configuration: checkpoint_storage.{field}: {why}")
+
+
+def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict[str, Any]:
+    """A ``checkpoint_storage`` section with all that it needs.
+
+    Args:
+        own: the server's folder, for experiments that name no storage.
+        binds: folders that trials see elsewhere.
+
+    Raises:
+        UserError: naming the field and the reason.
+    """
+    kept = retention.policy(given)
+    found = {key: value for key, value in given.items() if value is not None and key not in kept}
+    kind = found.pop("type", None)
+    if kind is None:
+        if found:
+            raise refusal("type", f"is required with {min(found)!r}: one of {', '.join(FIELDS)}")
+        return {"type": "directory", "container_path": str(own), **kept}
+    if kind == "azure":
+        raise refusal("type", "azure is not offered by the local server; use s3, gcs, shared_fs, directory, or leave the section out")
+    if kind not in FIELDS:
+        raise refusal("type", f"{kind!r} is none of {', '.join(FIELDS)}")
+    if unknown := sorted(found.keys() - set(FIELDS[kind])):
+        raise refusal(unknown[0], f"unknown field of {kind!r}")
+    for key, value in found.items():
+        if not isinstance(value, str) or not value:
+            raise refusal(key, f"a text is expected, not {value!r}")
+    if (required := FIELDS[kind][0]) not in found:
+        raise refusal(required, f"is required for {kind!r}")
+    content = {"type": kind, **found, **kept}
+    if (place := folder(content, binds)) is not None:
+        _check_folder(FIELDS[kind][0], place)
+    return content
+
+
+def _check_folder(field: str, place: Path) -> None:
+    if not place.is_absolute():
+        raise refusal(field, f"an absolute path is expected, not {str(place)!r}")
+    if ".." in place.parts:
+        raise refusal(field, f"{str(place)!r} holds '..'")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(field, f"{place} cannot be made: {error.strerror}; name a folder of this machine that you may write") from error
+    if not os.access(place, os.W_OK):
+        raise refusal(field, f"{place} cannot be written by this user")
+
+
+def folder(content: Mapping[str, Any], binds: Sequence[Bind]) -> Path | None:
+    """The folder of this machine that a section means; None for a bucket."""
+    if content["type"] == "shared_fs":
+        inner = content.get("storage_path") or content.get("tensorboard_path") or content.get("checkpoint_path")
+        return Path(content["host_path"], inner) if inner else Path(content["host_path"])
+    if content["type"] == "directory":
+        path = PurePosixPath(content["container_path"])
+        around = [bind for bind in binds if path.is_relative_to(bind.target)]
+        if around:
+            nearest = max(around, key=lambda bind: len(bind.target))
+            return nearest.source / path.relative_to(nearest.target)
+        return Path(path)
+    return None
+
+
+def bind_mounts(content: Mapping[str, Any]) -> list[Bind]:
+    """The ``bind_mounts`` of a config.
+
+    Raises:
+        UserError: naming the field and the reason.
+    """
+    made = []
+    for entry in content.get("bind_mounts") or ():
+        where = "invalid experiment configuration: bind_mounts"
+        if not isinstance(entry, Mapping) or not all(isinstance(entry.get(key), str) for key in ("host_path", "container_path")):
+            raise UserError(f"{where}: host_path and container_path are required, not {entry!r}")
+        if unknown := sorted(entry.keys() - {"host_path", "container_path", "read_only", "propagation"}):
+            raise UserError(f"{where}: unknown field {unknown[0]!r}")
+        source = Path(entry["host_path"])
+        if not source.is_absolute():
+            raise UserError(f"{where}.host_path: an absolute path is expected, not {entry['host_path']!r}")
+        if not source.exists():
+            raise UserError(f"{where}.host_path: {source} does not exist on this machine")
+        target = PurePosixPath(WORKDIR, entry["container_path"])
+        if ".." in target.parts or str(target) in ("/", WORKDIR):
+            raise UserError(f"{where}.container_path: {entry['container_path']!r} is no place for a mount")
+        made.append(Bind(source, str(target), read_only=bool(entry.get("read_only"))))
+    return made
+
+
+def binds(content: Mapping[str, Any]) -> list[Bind]:
+    """What trials of a config must see: its mounts, and the folder of its checkpoints."""
+    made, section = bind_mounts(content), content["checkpoint_storage"]
+    if section["type"] == "shared_fs":
+        made.append(Bind(Path(section["host_path"]), SHARED))
+    elif (place := folder(section, made)) is not None and not any(bind.source in (place, *place.parents) for bind in made):
+        made.append(Bind(place, section["container_path"]))
+    return made
+
+
+async def remove(content: Mapping[str, Any], uuids: Sequence[str], globs: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+    """Remove the files that match, of checkpoints of one experiment.
+
+    Args:
+        content: its config.
+        env: variables for a process that does it.
+
+    Returns:
+        What is left of each (bytes by path).
+
+    Raises:
+        EngineError: the storage refused, or is not there.
+    """
+    section = content["checkpoint_storage"]
+    place = folder(section, bind_mounts(content))
+    if place is not None and list(globs) == [ALL]:
+        for uuid in uuids:
+            if (target := place / uuid).exists():
+                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        return {uuid: {} for uuid in uuids}
+    answer = await _apart({"storage": _as_seen_here(section, place), "uuids": list(uuids), "globs": list(globs)}, env)
+    return dict(json.loads(answer))
+
+
+def events(content: Mapping[str, Any], cluster: str, experiment: int) -> str:
+    """Where the TensorBoard files of an experiment are, as ``tensorboard --logdir`` takes it."""
+    section, inner = content["checkpoint_storage"], f"{cluster}/tensorboard/experiment/{experiment}"
+    place = folder(section, bind_mounts(content))
+    if place is not None:
+        return str(place / inner)
+    scheme = {"s3": "s3", "gcs": "gs"}[section["type"]]
+    return "/".join(part.strip("/") for part in (f"{scheme}://{section['bucket']}", section.get("prefix", ""), inner) if part)
+
+
+async def remove_events(content: Mapping[str, Any], cluster: str, experiment: int, env: Mapping[str, str]) -> None:
+    """Remove them.
+
+    Raises:
+        EngineError: as above.
+    """
+    section = content["checkpoint_storage"]
+    if folder(section, bind_mounts(content)) is not None:
+        await asyncio.to_thread(shutil.rmtree, events(content, cluster, experiment), ignore_errors=True)
+    else:
+        await _apart({"storage": section, "events": [cluster, str(experiment)]}, env)
+
+
+async def fetch(content: Mapping[str, Any], uuid: str, scratch: Path, env: Mapping[str, str]) -> Path:
+    """A checkpoint's folder; copied to `scratch` out of a bucket.
+
+    Raises:
+        EngineError: as above.
+    """
+    section = content["checkpoint_storage"]
+    place = folder(section, bind_mounts(content))
+    if place is not None:
+        return place / uuid
+    await _apart({"storage": section, "uuids": [uuid], "target": str(scratch)}, env)
+    return scratch
+
+
+def _as_seen_here(section: Mapping[str, Any], place: Path | None) -> dict[str, Any]:
+    return dict(section) if place is None else {"type": "directory", "container_path": str(place)}
+
+
+async def _apart(request: Mapping[str, Any], env: Mapping[str, str]) -> bytes:
+    words, pipe = (sys.executable, "-m", "pdk.local.determined.transfer"), asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), start_new_session=True)
+    try:
+        out, errors = await process.communicate(json.dumps(request).encode())
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        said = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise EngineError(f"the checkpoint storage ({request['storage']['type']}) failed: {said[-1]}")
+    return out

@@ -1,0 +1,120 @@
+"""Checkpoints, as users of the API call them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from pdk.errors import NotFound, UserError
+from pdk.local.determined.service import experiments, registry, retention
+from pdk.local.determined.service.driver import Driver
+from pdk.local.determined.wire.http import Frame, Handlers, body, number
+from pdk.local.determined.wire.messages import Json, page
+from pdk.local.kit.db import Database
+
+
+class Checkpoints(Handlers):
+    """The handlers."""
+
+    def __init__(self, db: Database, frame: Frame, driver: Driver) -> None:
+        super().__init__(db, frame)
+        self.driver = driver
+
+    def routes(self) -> list[Route]:
+        """All of them, with the paths of the API."""
+        api, route = "/api/v1", self.frame.route
+        return [
+            route("GET", f"{api}/experiments/{{id}}/checkpoints", self.experiment_checkpoints),
+            route("GET", f"{api}/trials/{{id}}/checkpoints", self.trial_checkpoints),
+            route("DELETE", f"{api}/checkpoints", self.delete_checkpoints),
+            route("POST", f"{api}/checkpoints/rm", self.remove_files),
+            route("GET", f"{api}/checkpoints/{{uuid}}", self.get_checkpoint),
+            route("POST", f"{api}/checkpoints/{{uuid}}/metadata", self.checkpoint_metadata),
+            route("GET", "/checkpoints/{uuid}", self.download_checkpoint),
+        ]
+
+    def _sorted(self, request: Request, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+        query = request.query_params
+        states = set(query.getlist("states"))
+        rows = [row for row in rows if not states or row["state"] in states]
+        if not rows:
+            return rows
+        if query.get("sortByAttr") == "SORT_BY_SEARCHER_METRIC":
+            trial = experiments.trial(self.db.reader, rows[0]["trial"])
+            rows = registry.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), rows)
+        elif query.get("sortByAttr") == "SORT_BY_BATCH_NUMBER":
+            rows = sorted(rows, key=lambda row: int(row["steps"]))
+        return rows[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else rows
+
+    async def experiment_checkpoints(self, request: Request) -> Json:
+        experiments.get(self.db.reader, number(request))
+        rows = self._sorted(request, registry.checkpoints(self.db.reader, experiment=number(request)))
+        return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
+
+    async def trial_checkpoints(self, request: Request) -> Json:
+        experiments.trial(self.db.reader, number(request))
+        rows = self._sorted(request, registry.checkpoints(self.db.reader, trial=number(request)))
+        return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
+
+    async def delete_checkpoints(self, request: Request) -> Json:
+        uuids = self._known((await body(request)).get("checkpointUuids") or ())
+        await self.db.write(partial(retention.delete, uuids=uuids))
+        await self.driver.sweeper.sweep()
+        return {}
+
+    async def remove_files(self, request: Request) -> Json:
+        given = await body(request)
+        uuids, globs = self._known(given.get("checkpointUuids") or ()), [str(glob) for glob in given.get("checkpointGlobs") or ()]
+        for glob in globs:
+            if not glob:
+                raise UserError("cannot have empty string glob")
+            if ".." in glob or glob.startswith("/"):
+                raise UserError(f"glob {glob!r} cannot contain '..' or start with '/'")
+        retention.check_unregistered(self.db.reader, uuids)
+        if globs:
+            await self.driver.sweeper.remove(uuids, globs)
+        return {}
+
+    def _known(self, uuids: Sequence[str]) -> list[str]:
+        return [registry.checkpoint(self.db.reader, str(uuid))["uuid"] for uuid in uuids]
+
+    async def get_checkpoint(self, request: Request) -> Json:
+        return {"checkpoint": self.messages.checkpoint(registry.checkpoint(self.db.reader, request.path_params["uuid"]))}
+
+    async def checkpoint_metadata(self, request: Request) -> Json:
+        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
+        metadata = json.dumps((await body(request))["checkpoint"]["metadata"])
+        await self.db.write(lambda db: db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (metadata, uuid)))
+        return await self.get_checkpoint(request)
+
+    async def download_checkpoint(self, request: Request) -> Response:
+        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
+        scratch = Path(await asyncio.to_thread(tempfile.mkdtemp))
+        packed = scratch / "packed"
+
+        def pack(source: Path) -> None:
+            with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
+                archive.add(source, ".")
+
+        try:
+            source = await self.driver.sweeper.fetch(uuid, scratch / "content")
+            await asyncio.to_thread(pack, source)
+        except BaseException as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(error, FileNotFoundError):
+                raise NotFound(f"the files of checkpoint {uuid} are not in its storage") from error
+            raise
+        clean = BackgroundTask(shutil.rmtree, scratch, ignore_errors=True)
+        return FileResponse(packed, media_type="application/gzip", background=clean)

@@ -1,0 +1,129 @@
+"""Checkpoints where the config says: folders and buckets; read, thinned out and removed there."""
+
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+
+from conftest import wait_until
+
+SCRIPT = """
+import determined as det
+
+info = det.get_cluster_info()
+with det.core.init() as core:
+    steps = 0
+    if info.latest_checkpoint:
+        with core.checkpoint.restore_path(info.latest_checkpoint) as path:
+            steps = int((path / "steps").read_text())
+    for steps in range(steps + 1, steps + 3):
+        core.train.report_validation_metrics(steps, {"loss": 1 / steps})
+        with core.checkpoint.store_path({"steps_completed": steps}) as (path, _):
+            (path / "steps").write_text(str(steps))
+            (path / "inner").mkdir()
+            (path / "inner" / "more").write_text("more")
+"""
+
+
+@pytest.fixture
+def run(sdk, tmp_path):
+    """Run an experiment that makes two checkpoints of which one stays."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text(SCRIPT)
+
+    def run(storage, **more):
+        config = {
+            "name": "stored", "entrypoint": "python3 train.py", "searcher": {"name": "single", "metric": "loss"}, "max_restarts": 0,
+            "checkpoint_storage": {**storage, "save_trial_best": 0}, **more,
+        }  # fmt: skip
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        experiment = sdk.create_experiment(str(tmp_path / "config.yaml"), str(tmp_path / "code"))
+        assert experiment.wait(interval=0.1).name == "COMPLETED", "".join(experiment.list_trials()[0].iter_logs())
+        return experiment
+
+    return run
+
+
+def check(up, det, experiment, listed, tmp_path):
+    """What every storage must do; `listed` names the files in it."""
+    (kept,) = [found for found in experiment.list_checkpoints() if found.state.name == "COMPLETED"]
+    assert kept.metadata["steps_completed"] == 2
+    wait_until(lambda: {name.split("/")[0] for name in listed() if "tensorboard" not in name} == {kept.uuid}, 30, "the policy")
+    for mode in ("direct", "master"):
+        up.run(det, "checkpoint", "download", kept.uuid, "-o", str(tmp_path / mode), "--mode", mode)
+        assert (tmp_path / mode / "steps").read_text() == "2"
+        assert (tmp_path / mode / "inner" / "more").read_text() == "more"
+    up.run(det, "checkpoint", "rm", kept.uuid, "--glob", "inner/**", "--yes")
+    assert f"{kept.uuid}/inner/more" not in listed()
+    assert f"{kept.uuid}/steps" in listed()
+    kept.reload()
+    assert kept.state.name == "PARTIALLY_DELETED"
+    assert "steps" in kept.resources
+    assert "inner/more" not in kept.resources
+    assert "cannot contain" in up.fails(det, "checkpoint", "rm", kept.uuid, "--glob", "../**", "--yes")
+    up.run(det, "experiment", "delete", str(experiment.id), "--yes")
+    wait_until(lambda: not [name for name in listed() if not name.endswith("/")], 30, "the end of the files")
+
+
+def files(folder):
+    return lambda: {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_shared_folder(up, det, run, tmp_path):
+    host = tmp_path / "shared"
+    experiment = run({"type": "shared_fs", "host_path": str(host), "storage_path": "inner"})
+    check(up, det, experiment, files(host / "inner"), tmp_path)
+
+
+def test_a_folder_that_is_mounted_elsewhere(up, det, run, tmp_path):
+    host = tmp_path / "own"
+    host.mkdir()
+    mounts = [{"host_path": str(host), "container_path": "/checkpoints"}]
+    experiment = run({"type": "directory", "container_path": "/checkpoints/deep"}, bind_mounts=mounts)
+    (kept,) = [found for found in experiment.list_checkpoints() if found.state.name == "COMPLETED"]
+    assert (host / "deep" / kept.uuid / "steps").read_text() == "2"
+    assert Path(kept.download(str(tmp_path / "got")), "steps").read_text() == "2"
+
+
+def test_a_bucket(up, det, run, tmp_path, name):
+    up.run("pdk", "create", "repo", name)
+    up.run("pdk", "create", "branch", f"{name}@master")
+    endpoint, secret = f"http://127.0.0.1:{up.installation.ports.s3}", up.installation.secret()
+    bucket = f"master.{name}"
+    given = {"type": "s3", "bucket": bucket, "access_key": secret, "secret_key": secret, "endpoint_url": endpoint, "prefix": "some"}
+    experiment = run(given)
+    client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=secret, aws_secret_access_key=secret, region_name="us-east-1")
+
+    def listed():
+        found = client.list_objects_v2(Bucket=bucket, Prefix="some/").get("Contents") or ()
+        return {entry["Key"].removeprefix("some/") for entry in found}
+
+    assert secret not in up.run(det, "experiment", "config", str(experiment.id))
+    check(up, det, experiment, listed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("storage", "means"),
+    [
+        ({"type": "azure", "container": "c"}, "azure is not offered by the local server"),
+        ({"type": "tape"}, "'tape' is none of directory, shared_fs, s3, gcs"),
+        ({"type": "s3"}, "bucket: is required for 's3'"),
+        ({"type": "s3", "bucket": 3}, "bucket: a text is expected, not 3"),
+        ({"type": "gcs", "bucket": "b", "region": "x"}, "region: unknown field of 'gcs'"),
+        ({"bucket": "b"}, "type: is required with 'bucket'"),
+        ({"type": "shared_fs", "host_path": "relative"}, "host_path: an absolute path is expected"),
+        ({"type": "directory", "container_path": "/proc/here"}, "container_path: /proc/here cannot be made"),
+        ({"type": "shared_fs", "host_path": "/tmp", "storage_path": "../etc"}, "holds '..'"),
+    ],
+)
+def test_what_cannot_be_a_storage_is_refused(run, storage, means):
+    with pytest.raises(Exception, match=means):
+        run(storage)
+
+
+def test_tensorboard_files_are_where_the_answer_says(up, det, run, tmp_path):
+    experiment = run({})
+    said = up.fails(det, "tensorboard", "start", str(experiment.id))
+    place = said.split("tensorboard --logdir ")[1].split()[0].rstrip('"}')
+    assert list(Path(place).rglob("*tfevents*")), said
