@@ -18,7 +18,7 @@ from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-pytest_plugins = ["parity.engine"]
+pytest_plugins = ["parity.engine", "parity.master"]
 
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"

@@ -6,6 +6,7 @@
     ├── UserError            the input is at fault; repeating it will not help
     │   ├── NotFound         what was named does not exist
     │   ├── Conflict         it exists already, or somebody else changed it first
+    │   │   └── WrongState   it is in a state that does not allow the call
     │   └── NotSupported     known, but not offered here
     ├── AuthError            no or wrong credentials
     ├── EngineError          an engine answered with a failure of its own
@@ -31,6 +32,10 @@ class NotFound(UserError):
 
 class Conflict(UserError):
     """It exists already, or its state does not allow the call."""
+
+
+class WrongState(Conflict):
+    """It is in a state that does not allow the call."""
 
 
 class NotSupported(UserError):

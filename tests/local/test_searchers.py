@@ -231,7 +231,7 @@ REFUSED = (
     ({"name": "bayes"}, "searcher.name: 'bayes' is none of"),
     ({"name": "random"}, "searcher.max_trials: is required"),
     ({"name": "random", "max_trials": 0}, "searcher.max_trials: a whole number of at least 1"),
-    ({"name": "random", "max_trials": 3, "metric": None}, "searcher.metric: the name"),
+    ({"name": "random", "max_trials": 3, "metric": None}, "searcher.metric: is required"),
     ({"name": "random", "max_trials": 3, "mode": "standard"}, "searcher.mode: unknown field"),
     ({"name": "adaptive_asha", "max_trials": 3, "max_time": 10}, "searcher.time_metric: is required"),
     ({"name": "adaptive_asha", **TIMED, "mode": "wild"}, "searcher.mode: 'wild'"),

@@ -21,6 +21,7 @@ from pdk.local.determined.wire.models import Registry
 from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.templates import Templates
 from pdk.local.determined.wire.trials import Trials
+from pdk.local.determined.wire.workspaces import Workspaces
 from pdk.local.kit import main, web
 from pdk.local.kit.db import Database
 from pdk.settings import Installation, inherited, is_loopback
@@ -38,18 +39,21 @@ async def serve(installation: Installation) -> None:
                     return trial.task
             return None
 
+        def ended(token: str) -> bool:
+            return db.reader.execute("SELECT 1 FROM ended_session WHERE token = ?", (token,)).fetchone() is not None
+
         around = Surroundings(
             f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state
         )
         driver = Driver(db, home, around, secret, devices.detect())
-        frame = Frame(tokens, trial_of)
+        frame = Frame(tokens, trial_of, ended)
         local = is_loopback(installation.bind)
         checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
         groups = (
             Cluster(db, frame, driver, cluster, blank_login=local), Metrics(db, frame), Tasks(db, frame), Experiments(db, frame, driver),
-            Trials(db, frame, driver), Checkpoints(db, frame, driver), Registry(db, frame), Templates(db, frame),
+            Trials(db, frame, driver), Checkpoints(db, frame, driver), Registry(db, frame), Workspaces(db, frame), Templates(db, frame),
         )  # fmt: skip
-        routes = [web.healthz(checks), *(route for group in groups for route in group.routes())]
+        routes = [web.healthz(checks), *(route for group in groups for route in group.routes()), frame.rest()]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway
             app = web.Guard(app, web.Door(installation.bind, secret), error_body)

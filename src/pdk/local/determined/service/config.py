@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,41 +14,93 @@ from typing import Any
 import yaml
 
 from pdk.errors import UserError
-from pdk.local.determined.service import searcher_config, storage
+from pdk.local.determined.service import hyperparameters, searcher_config, storage
+from pdk.local.determined.service.fields import FLAG, LIST, MAPPING, NUMBER, TEXT, TEXTS, WHOLE, Field, check, complete, refusal
 from pdk.local.kit.logs import MASK
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
 SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)
 ENVIRONMENT_LIMIT = 100_000  # characters: the config travels in one variable, which the kernel limits to 128 KiB
+PERIODS = ("batches", "epochs", "records")
 
-DEFAULTS: dict[str, Any] = {
-    "checkpoint_policy": "best",
-    "data": {},
-    "debug": False,
-    "description": "",
-    "hyperparameters": {},
-    "labels": [],
-    "max_restarts": 5,
-    "min_checkpoint_period": {"batches": 0},
-    "min_validation_period": {"batches": 0},
-    "optimizations": {
-        "aggregation_frequency": 1,
-        "average_aggregated_gradients": True,
-        "average_training_metrics": True,
-        "gradient_compression": False,
-        "mixed_precision": "O0",
-    },
-    "perform_initial_validation": False,
-    "profiling": {"enabled": False},
-    "reproducibility": {"experiment_seed": 0},
-    "resources": {"slots_per_trial": 1},
-    "scheduling_unit": 100,
-    "searcher": {},
+FIELDS = {
+    "bind_mounts": Field(LIST, []),
+    "checkpoint_policy": Field(default="best", choices=("best", "all", "none")),
+    "checkpoint_storage": Field(MAPPING, {}),
+    "data": Field(MAPPING, {}),
+    "debug": Field(FLAG, False),
+    "description": Field(TEXT),
+    "entrypoint": Field(),
+    "environment": Field(MAPPING, {}),
+    "hyperparameters": Field(MAPPING, {}),
+    "labels": Field(TEXTS, []),
+    "max_restarts": Field(WHOLE, 5, low=0),
+    "min_checkpoint_period": Field(MAPPING, {"batches": 0}),
+    "min_validation_period": Field(MAPPING, {"batches": 0}),
+    "name": Field(TEXT, "experiment"),
+    "optimizations": Field(MAPPING, {}),
+    "perform_initial_validation": Field(FLAG, False),
+    "preemption_timeout": Field(WHOLE, 3600, low=1),
+    "profiling": Field(MAPPING, {}),
+    "project": Field(TEXT, ""),
+    "records_per_epoch": Field(WHOLE, 0, low=0),
+    "reproducibility": Field(MAPPING, {}),
+    "resources": Field(MAPPING, {}),
+    "scheduling_unit": Field(WHOLE, 100, low=1),
+    "searcher": Field(MAPPING),
+    "workspace": Field(TEXT, ""),
 }
-KNOWN = frozenset(DEFAULTS) | {
-    "bind_mounts", "checkpoint_storage", "entrypoint", "environment", "hyperparameter_sets", "integrations", "internal",
-    "log_policies", "name", "pachyderm", "pbs", "preemption_timeout", "project", "records_per_epoch", "retention_policy", "slurm",
-    "tensorboard_storage", "workspace",
+SECTIONS = {
+    "environment": {
+        "add_capabilities": Field(TEXTS, []),
+        "drop_capabilities": Field(TEXTS, []),
+        "environment_variables": Field(default=[]),
+        "force_pull_image": Field(FLAG, False),
+        "image": Field(),
+        "pod_spec": Field(MAPPING),
+        "ports": Field(MAPPING, {}),
+        "proxy_ports": Field(LIST, []),
+        "registry_auth": Field(MAPPING),
+    },
+    "optimizations": {
+        "aggregation_frequency": Field(WHOLE, 1, low=1),
+        "auto_tune_tensor_fusion": Field(FLAG, False),
+        "average_aggregated_gradients": Field(FLAG, True),
+        "average_training_metrics": Field(FLAG, True),
+        "grad_updates_size_file": Field(TEXT),
+        "gradient_compression": Field(FLAG, False),
+        "mixed_precision": Field(default="O0", choices=("O0", "O1", "O2", "O3")),
+        "tensor_fusion_cycle_time": Field(WHOLE, 1, low=0),
+        "tensor_fusion_threshold": Field(WHOLE, 64, low=0),
+    },
+    "profiling": {
+        "begin_on_batch": Field(WHOLE, 0, low=0),
+        "enabled": Field(FLAG, False),
+        "end_after_batch": Field(WHOLE, low=0),
+        "sync_timings": Field(FLAG, True),
+    },
+    "reproducibility": {"experiment_seed": Field(WHOLE, low=0, high=2**32 - 1)},
+    "resources": {
+        "agent_label": Field(TEXT),
+        "devices": Field(LIST, []),
+        "is_single_node": Field(FLAG),
+        "max_slots": Field(WHOLE, low=1),
+        "native_parallel": Field(FLAG, False),
+        "priority": Field(WHOLE, 42, low=1, high=99),
+        "resource_pool": Field(TEXT, "default"),
+        "shm_size": Field(),
+        "slots": Field(WHOLE, low=0),
+        "slots_per_trial": Field(WHOLE, 1, low=0),
+        "weight": Field(NUMBER, 1, low=1e-6),
+    },
+}
+# settings of clusters that are read and have no effect on one machine; the last ones were taken out of the engine and are ignored there too
+WITHOUT_EFFECT = {
+    key: Field()
+    for key in (
+        "integrations", "internal", "log_policies", "pbs", "retention_policy", "security", "slurm", "tensorboard_storage", "data_layer",
+        "hyperparameter_sets", "pachyderm",
+    )
 }  # fmt: skip
 
 
@@ -70,6 +124,15 @@ def parse(text: str, own: Path, slots: int, template: Mapping[str, Any] | None =
     Raises:
         UserError: naming the field and the reason.
     """
+    return fill(merge(template or {}, read(text)), own, slots)
+
+
+def read(text: str) -> dict[str, Any]:
+    """The mapping that a text is.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -78,18 +141,36 @@ def parse(text: str, own: Path, slots: int, template: Mapping[str, Any] | None =
         raise UserError(f"invalid experiment configuration: a mapping is expected, not {type(raw).__name__}")
     if len(text) > ENVIRONMENT_LIMIT:
         raise UserError(f"invalid experiment configuration: it has {len(text):,} characters, more than {ENVIRONMENT_LIMIT:,}")
-    raw = merge(template or {}, raw)
-    unknown = sorted(set(map(str, raw)) - KNOWN)
-    if unknown:
-        raise UserError(f"invalid experiment configuration: unknown field {unknown[0]!r}")
-    _check_types(raw)
-    content = merge(DEFAULTS, raw)
+    return {str(key): value for key, value in raw.items()}
+
+
+def fill(raw: Mapping[str, Any], own: Path, slots: int) -> Config:
+    """Check what a user wrote, and complete it.
+
+    Raises:
+        UserError: naming the field and the reason.
+    """
+    check("", raw, {**FIELDS, **WITHOUT_EFFECT})
+    for name, fields in SECTIONS.items():
+        check(name, raw.get(name) or {}, fields)
     notes: list[str] = []
-    _check_entrypoint(content)
+    content = {**{key: raw[key] for key in WITHOUT_EFFECT if key in raw}, **complete(raw, FIELDS)}
+    for name, fields in SECTIONS.items():
+        content[name] = complete(content[name], fields)
+    for key in ("min_checkpoint_period", "min_validation_period"):
+        _check_period(key, content[key])
+    _check_entrypoint(content["entrypoint"])
+    environment_variables(content)
+    if content["searcher"] is None:
+        raise refusal("searcher", "is required: name and metric at least")
     content["searcher"] = searcher_config.complete(content["searcher"], content["hyperparameters"], notes)
-    _check_resources(content, slots, notes)
-    content["checkpoint_storage"] = storage.complete(content.get("checkpoint_storage") or {}, own, storage.bind_mounts(content))
-    content.setdefault("name", "experiment")
+    content["hyperparameters"] = hyperparameters.normal(content["hyperparameters"])
+    _check_resources(content["resources"], slots, notes)
+    mounts = storage.bind_mounts(content)
+    content["bind_mounts"] = [complete(entry, storage.MOUNT) for entry in content["bind_mounts"]]
+    content["checkpoint_storage"] = storage.complete(content["checkpoint_storage"], own, mounts)
+    if content["reproducibility"]["experiment_seed"] is None:
+        content["reproducibility"]["experiment_seed"] = int(time.time())
     return Config(content, tuple(notes))
 
 
@@ -106,35 +187,10 @@ def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-MAPPINGS = (
-    "data",
-    "hyperparameters",
-    "optimizations",
-    "resources",
-    "searcher",
-    "environment",
-    "reproducibility",
-    "profiling",
-    "checkpoint_storage",
-)
-COUNTS = ("max_restarts", "scheduling_unit")
-
-
-def _check_types(raw: Mapping[str, Any]) -> None:
-    for key in MAPPINGS:
-        if raw.get(key) is not None and not isinstance(raw[key], Mapping):
-            raise UserError(f"invalid experiment configuration: {key}: a mapping is expected, not {raw[key]!r}")
-    for key in COUNTS:
-        value = raw.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise UserError(f"invalid experiment configuration: {key}: a whole number is expected, not {value!r}")
-    seed = (raw.get("reproducibility") or {}).get("experiment_seed")
-    if seed is not None and not isinstance(seed, int):
-        raise UserError(f"invalid experiment configuration: reproducibility.experiment_seed: a whole number is expected, not {seed!r}")
-    labels = raw.get("labels")
-    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise UserError(f"invalid experiment configuration: labels: a list of texts is expected, not {labels!r}")
-    environment_variables(raw)
+def _check_period(key: str, period: Mapping[str, Any]) -> None:
+    if len(period) != 1 or next(iter(period)) not in PERIODS:
+        raise refusal(key, f"one of {', '.join(PERIODS)} with a number is expected, not {dict(period)!r}")
+    check(key, period, {unit: Field(WHOLE, low=0) for unit in PERIODS})
 
 
 def environment_variables(content: Mapping[str, Any], kind: str = "cpu") -> dict[str, str]:
@@ -147,16 +203,15 @@ def environment_variables(content: Mapping[str, Any], kind: str = "cpu") -> dict
     if isinstance(given, Mapping):
         given = given.get(kind) or []
     if not isinstance(given, list) or not all(isinstance(entry, str) and "=" in entry for entry in given):
-        raise UserError("invalid experiment configuration: environment.environment_variables: a list of NAME=VALUE is expected")
+        raise refusal("environment.environment_variables", "a list of NAME=VALUE is expected")
     return dict(entry.split("=", 1) for entry in given)
 
 
-def _check_entrypoint(content: dict[str, Any]) -> None:
-    entry = content.get("entrypoint")
+def _check_entrypoint(entry: Any) -> None:
     if isinstance(entry, list) and entry and all(isinstance(word, str) for word in entry):
         return
     if not isinstance(entry, str) or not entry.strip():
-        raise UserError("invalid experiment configuration: entrypoint: a command or module:Trial is required")
+        raise refusal("entrypoint", "a command or module:Trial is required")
 
 
 def check_scheduling(resources: Mapping[str, Any]) -> None:
@@ -165,30 +220,18 @@ def check_scheduling(resources: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the field and the reason.
     """
-    for key, low, high in (("priority", 1, 99), ("max_slots", 1, 1 << 30)):
-        value = resources.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-            raise UserError(f"invalid experiment configuration: resources.{key}: a whole number from {low} on is expected, not {value!r}")
-    weight = resources.get("weight")
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0):
-        raise UserError(f"invalid experiment configuration: resources.weight: a positive number is expected, not {weight!r}")
-    if resources.get("max_slots") is not None and resources["slots_per_trial"] > resources["max_slots"]:
-        limit, slots = resources["max_slots"], resources["slots_per_trial"]
-        raise UserError(f"invalid experiment configuration: resources.max_slots: {limit} is less than the {slots} slots of one trial")
+    check("resources", resources, SECTIONS["resources"])
+    limit, slots = resources.get("max_slots") or math.inf, resources["slots_per_trial"]
+    if slots > limit:
+        raise refusal("resources.max_slots", f"{limit} is less than the {slots} slots of one trial")
 
 
-def _check_resources(content: dict[str, Any], offered: int, notes: list[str]) -> None:
-    resources = content["resources"]
-    slots = resources.get("slots_per_trial")
-    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 0:
-        raise UserError(f"invalid experiment configuration: resources.slots_per_trial: a whole number is expected, not {slots!r}")
-    if slots > offered:
-        raise UserError(
-            f"invalid experiment configuration: resources.slots_per_trial: {slots} slots are asked for, this machine offers {offered}"
-        )
+def _check_resources(resources: dict[str, Any], offered: int, notes: list[str]) -> None:
     check_scheduling(resources)
-    pool = resources.get("resource_pool")
-    if pool and pool != "default":
+    slots, pool = resources["slots_per_trial"], resources["resource_pool"]
+    if slots > offered:
+        raise refusal("resources.slots_per_trial", f"{slots} slots are asked for, this machine offers {offered}")
+    if pool != "default":
         notes.append(f"resources.resource_pool: there is no pool {pool!r} on this machine; its own slots are used")
         resources["resource_pool"] = "default"
 

@@ -77,6 +77,11 @@ class Driver:
         self.zygote = Zygote({**process.base_environment(), **around.env})
         self.sweeper = Sweeper(db, home / "trials", around.cluster, around.env)
 
+    @property
+    def used(self) -> int:
+        """How many slots are held."""
+        return sum(map(len, self._slots.values()))
+
     def folder(self, trial: experiments.Trial) -> Path:
         """Where a trial's run folders are."""
         return self.home / "trials" / str(trial.id)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pdk.errors import Conflict, NotFound
+from pdk.errors import NotFound, UserError, WrongState
 from pdk.local.determined.service import retention, search, searchers
 from pdk.local.determined.service.config import Config, check_scheduling
 
@@ -125,7 +125,7 @@ def create(
         "INSERT INTO experiment (project, name, description, labels, remarks, state, config, original, context, job_id, parent, started) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            project, str(content["name"]), str(content["description"]), json.dumps(content["labels"]), json.dumps(config.notes),
+            project, content["name"], content["description"] or "", json.dumps(content["labels"]), json.dumps(config.notes),
             "ACTIVE" if activate else "PAUSED", json.dumps(content), original, archive, str(uuid.uuid4()), parent, now,
         ),
     ).lastrowid  # fmt: skip
@@ -208,20 +208,34 @@ def ask(db: Connection, id_: int, wanted: str) -> None:
     """A user wants the experiment ACTIVE, PAUSED, STOPPING_CANCELED or STOPPING_KILLED.
 
     Raises:
-        Conflict: it has ended.
+        WrongState: it has ended.
     """
     experiment = get(db, id_)
     if experiment.state in TERMINAL:
         if wanted in STOPPING:
             return  # asking again does no harm
-        raise Conflict(f"experiment {id_} is {experiment.state} and cannot become {wanted}; create a new one")
+        raise WrongState(f"experiment {id_} is {experiment.state} and cannot become {wanted}; create a new one")
     if experiment.state in STOPPING and wanted != "STOPPING_KILLED":
         if wanted in STOPPING:
             return
-        raise Conflict(f"experiment {id_} is being stopped and cannot become {wanted}; create a new one")
+        raise WrongState(f"experiment {id_} is being stopped and cannot become {wanted}; create a new one")
     db.execute("UPDATE experiment SET state = ? WHERE id = ?", (wanted, id_))
     # a trial that is being killed on its own stays so
     db.execute("UPDATE trial SET state = ? WHERE experiment = ? AND ended IS NULL AND state != 'STOPPING_KILLED'", (wanted, id_))
+
+
+def archive(db: Connection, id_: int, *, wanted: bool) -> None:
+    """Put an experiment that has ended away, or back.
+
+    Raises:
+        WrongState: it has not ended, or is there already.
+    """
+    experiment = get(db, id_)
+    if experiment.state not in TERMINAL:
+        raise WrongState(f"experiment {id_} is not in a terminal state but {experiment.state}; kill it before you archive it")
+    if experiment.archived == wanted:
+        raise WrongState(f"experiment {id_} is {'already' if wanted else 'not'} archived")
+    db.execute("UPDATE experiment SET archived = ? WHERE id = ?", (wanted, id_))
 
 
 def kill_trial(db: Connection, id_: int) -> None:
@@ -299,13 +313,29 @@ def end(db: Connection, found: Trial, state: str, reason: str, early: str | None
 
 
 def add_metrics(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
-    """Record metrics; a report that was repeated (a retry, or a resumed trial) replaces itself, and is no news to the searcher."""
-    trial(db, trial_id)
-    repeated = db.execute("SELECT 1 FROM metric WHERE trial = ? AND grp = ? AND steps = ?", (trial_id, group, steps)).fetchone()
-    if group == VALIDATION and not repeated:
-        search.validated(db, trial_id, metrics.get("avgMetrics") or {})
-    batch = metrics.get("batchMetrics")
-    row = (trial_id, group, steps, run, json.dumps(metrics.get("avgMetrics") or {}), json.dumps(batch) if batch else None, time.time())
+    """Record metrics. Several reports for the same steps add up; one that was repeated (a retry) is no news to the searcher.
+
+    A trial that resumes reports again what came after its checkpoint: that replaces what an earlier run had reported.
+
+    Raises:
+        WrongState: it is another run's, which has ended.
+        UserError: a metric of these steps was reported already, with another value.
+    """
+    found = trial(db, trial_id)
+    if run and run != found.run:
+        raise WrongState(f"invalid run id {run}: trial {trial_id} is in its run {found.run}")
+    values, batch = metrics.get("avgMetrics") or {}, metrics.get("batchMetrics")
+    old = db.execute("SELECT run, metrics FROM metric WHERE trial = ? AND grp = ? AND steps = ?", (trial_id, group, steps)).fetchone()
+    if old and old["run"] == run:
+        before = json.loads(old["metrics"])
+        if conflicting := sorted(key for key in values.keys() & before.keys() if values[key] != before[key]):
+            raise UserError(f"overwriting existing metric keys is not supported, conflicting key: {conflicting[0]} (at {steps} steps)")
+        if values.keys() <= before.keys():
+            return
+        values = {**before, **values}
+    if group == VALIDATION and not old:
+        search.validated(db, trial_id, values)
+    row = (trial_id, group, steps, run, json.dumps(values), json.dumps(batch) if batch else None, time.time())
     db.execute("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
@@ -313,6 +343,22 @@ def metrics(db: Connection, trial_id: int, group: str = "") -> list[sqlite3.Row]
     """A trial's metrics in their order."""
     sql = "SELECT * FROM metric WHERE trial = ? AND (?2 = '' OR grp = ?2) ORDER BY steps, grp"
     return db.execute(sql, (trial_id, group)).fetchall()
+
+
+def steps(db: Connection, trial_id: int) -> int:
+    """How far a trial has trained, as its metrics say."""
+    return int(db.execute("SELECT coalesce(max(steps), 0) FROM metric WHERE trial = ?", (trial_id,)).fetchone()[0])
+
+
+def validations(db: Connection, found: Trial) -> tuple[sqlite3.Row | None, sqlite3.Row | None]:
+    """A trial's latest validation metrics, and its best ones by the searcher's metric."""
+    rows = metrics(db, found.id, VALIDATION)
+    if not rows:
+        return None, None
+    searcher = get(db, found.experiment).config["searcher"]
+    ranked = [(value, row) for row in rows if (value := searchers.metric_of(searcher, row["metrics"])) is not None]
+    choose = min if searcher["smaller_is_better"] else max
+    return rows[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
 def searcher_metric(experiment: Experiment, metrics_json: str | None) -> float | None:
@@ -337,18 +383,18 @@ def check_deletable(db: Connection, id_: int) -> None:
     """Refuse unless an experiment has ended and no model version uses its checkpoints.
 
     Raises:
-        Conflict: it runs, or its checkpoints are registered.
+        WrongState: it runs, or its checkpoints are registered.
     """
     experiment = get(db, id_)
     if experiment.state not in TERMINAL:
-        raise Conflict(f"experiment {id_} is {experiment.state}; kill it before you delete it")
+        raise WrongState(f"experiment {id_} is {experiment.state}; kill it before you delete it")
     used = db.execute(
         "SELECT m.name, v.number FROM version v JOIN model m ON v.model = m.id JOIN checkpoint c ON v.checkpoint = c.uuid "
         "JOIN trial t ON c.trial = t.id WHERE t.experiment = ?",
         (id_,),
     ).fetchone()
     if used:
-        raise Conflict(f"experiment {id_} cannot be deleted: version {used[1]} of model {used[0]!r} uses its checkpoint")
+        raise WrongState(f"experiment {id_} cannot be deleted: version {used[1]} of model {used[0]!r} uses its checkpoint")
 
 
 def delete(db: Connection, id_: int) -> None:

@@ -68,6 +68,17 @@ def check(hparams: Mapping[str, Any], *, grid: bool, path: str = "hyperparameter
             check(value, grid=grid, path=f"{path}.{name}")
 
 
+def normal(hparams: Mapping[str, Any]) -> Hparams:
+    """The same with constants spelled out, as the engine shows them."""
+    made: Hparams = {}
+    for name, value in hparams.items():
+        if is_range(value):
+            made[name] = value
+        else:
+            made[name] = normal(value) if isinstance(value, Mapping) else {"type": "const", "val": value}
+    return made
+
+
 def _check_one(value: Mapping[str, Any], path: str, *, grid: bool) -> None:
     kind = value["type"]
     if kind not in KEYS:

@@ -1,4 +1,4 @@
-"""Checkpoints, models, versions, workspaces and projects. Every function works inside the caller's transaction."""
+"""Checkpoints, models and their versions. Every function works inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pdk.errors import Conflict, NotFound, UserError
-from pdk.local.determined.service import experiments
+from pdk.errors import Conflict, NotFound, UserError, WrongState
+from pdk.local.determined.service import experiments, workspaces
 
 Connection = sqlite3.Connection
 
@@ -52,11 +52,34 @@ def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | N
     return db.execute(sql, (trial, experiment)).fetchall()
 
 
+def checkpoint_at(db: Connection, trial: int, steps: int) -> sqlite3.Row | None:
+    """The checkpoint that a trial made after so many steps, while it is whole."""
+    sql = "SELECT * FROM checkpoint WHERE trial = ? AND steps = ? AND state = 'STATE_COMPLETED' ORDER BY reported DESC LIMIT 1"
+    row: sqlite3.Row | None = db.execute(sql, (trial, steps)).fetchone()
+    return row
+
+
 def latest_checkpoint(db: Connection, trial: int) -> sqlite3.Row | None:
     """The one that a trial goes on from."""
     sql = "SELECT * FROM checkpoint WHERE trial = ? AND state = 'STATE_COMPLETED' ORDER BY steps DESC, reported DESC LIMIT 1"
     row: sqlite3.Row | None = db.execute(sql, (trial,)).fetchone()
     return row
+
+
+def choose_source(db: Connection, searcher: dict[str, Any]) -> None:
+    """Find the checkpoint that a searcher's trials start from: the latest one where a trial is named.
+
+    Raises:
+        NotFound: there is no such checkpoint or trial, or the trial has none.
+    """
+    if searcher.get("source_checkpoint_uuid"):
+        checkpoint(db, searcher["source_checkpoint_uuid"])
+    elif number := searcher.get("source_trial_id"):
+        experiments.trial(db, number)
+        latest = latest_checkpoint(db, number)
+        if latest is None:
+            raise NotFound(f"searcher.source_trial_id: trial {number} has no checkpoint")
+        searcher["source_checkpoint_uuid"] = latest["uuid"]
 
 
 def validation_of(db: Connection, row: sqlite3.Row) -> sqlite3.Row | None:
@@ -90,6 +113,11 @@ def template(db: Connection, name: str) -> sqlite3.Row:
     return row
 
 
+def _check_model_name(name: str) -> None:
+    if not name or "/" in name or name.isdecimal():  # clients put it into a path, where a number means another thing
+        raise UserError(f"model name {name!r}: a name without '/' that is not a number is required")
+
+
 def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
     """A new model.
 
@@ -98,11 +126,9 @@ def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
         UserError: no name, or one with a slash (clients put it into a path).
     """
     name = str(body.get("name") or "")
-    if not name or "/" in name:
-        raise UserError(f"model name {name!r}: a name without '/' is required")
-    workspace = workspace_by_name(db, body["workspaceName"])["id"] if body.get("workspaceName") else 1
-    if db.execute("SELECT 1 FROM model WHERE name = ?", (name,)).fetchone():
-        raise Conflict(f"a model with name {name!r} already exists; get it, or choose another name")
+    _check_model_name(name)
+    workspace = workspaces.by_name(db, body["workspaceName"])["id"] if body.get("workspaceName") else workspaces.FIRST
+    _check_untaken(db, name)
     now = time.time()
     db.execute(
         "INSERT INTO model (workspace, name, description, notes, labels, metadata, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -128,6 +154,31 @@ def model(db: Connection, name_or_id: str) -> sqlite3.Row:
     return row
 
 
+def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
+    """Set the fields of a model that `body` carries.
+
+    Raises:
+        Conflict: the name is taken.
+        WrongState: it is archived.
+    """
+    found = db.execute("SELECT * FROM model WHERE id = ?", (pk,)).fetchone()
+    if found["archived"]:
+        raise WrongState(f"model {found['name']!r} is archived; unarchive it first")
+    if body.get("name") is not None and body["name"] != found["name"]:
+        _check_model_name(str(body["name"]))
+        _check_untaken(db, str(body["name"]))
+    change(db, "model", pk, body, ("name", "description", "notes"))
+    if body.get("workspaceName"):
+        move_model(db, pk, workspaces.by_name(db, body["workspaceName"])["id"])
+    elif body.get("workspaceId"):
+        move_model(db, pk, int(body["workspaceId"]))
+
+
+def _check_untaken(db: Connection, name: str) -> None:
+    if db.execute("SELECT 1 FROM model WHERE name = ?", (name,)).fetchone():
+        raise Conflict(f"a model with name {name!r} already exists; get it, or choose another name")
+
+
 def change(db: Connection, table: str, pk: int, body: Mapping[str, Any], text: tuple[str, ...]) -> None:
     """Set the fields of a model or version that `body` carries."""
     assert table in ("model", "version"), table
@@ -146,9 +197,7 @@ def move_model(db: Connection, pk: int, workspace: int) -> None:
     Raises:
         NotFound: there is no such workspace.
     """
-    if not db.execute("SELECT 1 FROM workspace WHERE id = ?", (workspace,)).fetchone():
-        raise NotFound(f"workspace {workspace} not found")
-    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspace, pk))
+    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspaces.workspace(db, workspace)["id"], pk))
 
 
 def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sqlite3.Row:
@@ -160,7 +209,7 @@ def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sql
     owner = model(db, model_name)
     source = checkpoint(db, str(body.get("checkpointUuid") or ""))
     if source["state"] != "STATE_COMPLETED":
-        raise Conflict(f"checkpoint {source['uuid']} is {source['state']}; only completed checkpoints can be registered")
+        raise WrongState(f"checkpoint {source['uuid']} is {source['state']}; only completed checkpoints can be registered")
     name = body.get("name") or ""
     if name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner["id"], name)).fetchone():
         raise Conflict(f"model {owner['name']!r} has a version named {name!r} already")
@@ -193,64 +242,3 @@ def version(db: Connection, model_id: int, number: int) -> sqlite3.Row:
 def versions(db: Connection, model_id: int) -> list[sqlite3.Row]:
     """A model's versions, newest first."""
     return db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()
-
-
-def workspace_by_name(db: Connection, name: str) -> sqlite3.Row:
-    """A workspace.
-
-    Raises:
-        NotFound: there is none of that name.
-    """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM workspace WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise NotFound(f"workspace {name!r} not found; create it with `det workspace create {name}`")
-    return row
-
-
-def project_for(db: Connection, config: Mapping[str, Any], project_id: int | None) -> int:
-    """The project that an experiment goes into: the given one, else the one that its config names, else Uncategorized.
-
-    Raises:
-        NotFound: it does not exist.
-    """
-    if project_id:
-        if not db.execute("SELECT 1 FROM project WHERE id = ?", (project_id,)).fetchone():
-            raise NotFound(f"project {project_id} not found")
-        return project_id
-    if not config.get("workspace") and not config.get("project"):
-        return 1
-    workspace = workspace_by_name(db, str(config.get("workspace") or "Uncategorized"))
-    name = str(config.get("project") or "Uncategorized")
-    row = db.execute("SELECT id FROM project WHERE workspace = ? AND name = ?", (workspace["id"], name)).fetchone()
-    if row is None:
-        raise NotFound(f"project {name!r} not found in workspace {workspace['name']!r}; create it with `det project create`")
-    return int(row[0])
-
-
-def create_workspace(db: Connection, name: str) -> sqlite3.Row:
-    """A new workspace.
-
-    Raises:
-        Conflict: the name is taken.
-    """
-    if not name.strip():
-        raise UserError("a workspace needs a name")
-    if db.execute("SELECT 1 FROM workspace WHERE name = ?", (name,)).fetchone():
-        raise Conflict(f"workspace {name!r} already exists")
-    db.execute("INSERT INTO workspace (name) VALUES (?)", (name,))
-    return workspace_by_name(db, name)
-
-
-def create_project(db: Connection, workspace: int, name: str, description: str) -> sqlite3.Row:
-    """A new project in a workspace.
-
-    Raises:
-        Conflict: the name is taken there.
-    """
-    if not name.strip():
-        raise UserError("a project needs a name")
-    if db.execute("SELECT 1 FROM project WHERE workspace = ? AND name = ?", (workspace, name)).fetchone():
-        raise Conflict(f"project {name!r} already exists in that workspace")
-    db.execute("INSERT INTO project (workspace, name, description) VALUES (?, ?, ?)", (workspace, name, description))
-    row: sqlite3.Row = db.execute("SELECT * FROM project WHERE workspace = ? AND name = ?", (workspace, name)).fetchone()
-    return row

@@ -14,9 +14,14 @@ from typing import Any
 
 from pdk.errors import UserError
 from pdk.local.determined.service import searchers
+from pdk.local.determined.service.fields import WHOLE, Field, check, complete
 
 Connection = sqlite3.Connection
-DEFAULTS = {"save_experiment_best": 0, "save_trial_best": 1, "save_trial_latest": 1}
+FIELDS = {
+    "save_experiment_best": Field(WHOLE, 0, low=0),
+    "save_trial_best": Field(WHOLE, 1, low=0),
+    "save_trial_latest": Field(WHOLE, 1, low=0),
+}
 DELETED, PARTIALLY_DELETED = "STATE_DELETED", "STATE_PARTIALLY_DELETED"
 
 
@@ -26,11 +31,9 @@ def policy(storage: Mapping[str, Any]) -> dict[str, int]:
     Raises:
         UserError: a number that is none.
     """
-    found = {key: storage.get(key) for key in DEFAULTS}
-    for key, value in found.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise UserError(f"invalid experiment configuration: checkpoint_storage.{key}: a whole number is expected, not {value!r}")
-    return {key: DEFAULTS[key] if value is None else int(value) for key, value in found.items()}
+    found = {key: storage[key] for key in FIELDS if key in storage}
+    check("checkpoint_storage", found, FIELDS)
+    return complete(found, FIELDS)
 
 
 def apply(db: Connection, experiment: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.local.determined.service.searchers import Action, Create, Searcher
+from pdk.local.determined.service.searchers import Action, Create, Searcher, draws
 
 Connection = sqlite3.Connection
 
@@ -19,6 +19,15 @@ def begin(db: Connection, experiment: int) -> None:
     """Make an experiment's first trials."""
     searcher = _load(db, experiment)
     _carry_out(db, experiment, searcher, searcher.begin())
+
+
+def reopen(db: Connection, experiment: int, numbers: list[int]) -> None:
+    """Trials that had ended are to run again, the one of a searcher 'single' with what its config says now."""
+    searcher = _load(db, experiment)
+    _carry_out(db, experiment, searcher, searcher.reopen(numbers))
+    if searcher.name == "single":
+        hparams = next(draws(searcher.hparams, searcher.seed, sampled=True)).hparams
+        db.execute("UPDATE trial SET hparams = ? WHERE experiment = ?", (json.dumps(hparams), experiment))
 
 
 def validated(db: Connection, trial: int, metrics: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,14 @@ class Searcher:
         """The first trials."""
         if self.brackets:
             return [create for place, bracket in enumerate(self.brackets) for create in self._create(bracket.concurrent, place)]
-        return list(self._create(min(self._planned(), int(self.searcher.get("max_concurrent_trials") or 0) or self._planned())))
+        return list(self._create(min(self._planned(), self._at_once())))
+
+    def reopen(self, numbers: Collection[int]) -> list[Action]:
+        """Trials that had ended run again, with others that the search had not come to. Searchers with rungs cannot do it."""
+        self.state["closed"] = [number for number in self.state["closed"] if number not in numbers]
+        self.state["failed"] = self.state["canceled"] = 0
+        missing = self._planned() - (self.state["created"] - self.state["replaced"])
+        return list(self._create(max(0, min(missing, self._at_once() - len(numbers)))))
 
     def validated(self, number: int, metrics: Mapping[str, Any]) -> list[Action]:
         """A trial reported validation metrics.
@@ -203,6 +210,10 @@ class Searcher:
         if self.name == "grid":
             return hyperparameters.grid_size(self.hparams)
         return 1 if self.name == "single" else int(self.searcher["max_trials"])
+
+    def _at_once(self) -> int:
+        """How many may run together."""
+        return int(self.searcher.get("max_concurrent_trials") or 0) or self._planned()
 
     def _create(self, count: int, place: int | None = None) -> Iterator[Create]:
         """The next trials, of a bracket."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from pdk.errors import EngineError, UserError
 from pdk.local.determined.service import retention
+from pdk.local.determined.service.fields import FLAG, TEXT, Field, check, refusal
 from pdk.local.kit.process import Bind
 
 SHARED = "/determined_shared_fs"  # where trials see the folder of a shared_fs, as on a cluster
@@ -28,11 +29,16 @@ FIELDS: dict[str, tuple[str, ...]] = {  # of each type; the first one is require
     "s3": ("bucket", "access_key", "secret_key", "endpoint_url", "prefix"),
     "gcs": ("bucket", "prefix"),
 }
+MOUNT = {
+    "host_path": Field(TEXT),
+    "container_path": Field(TEXT),
+    "read_only": Field(FLAG, False),
+    "propagation": Field(TEXT, "rprivate"),
+}
 
 
-def refusal(field: str, why: str) -> UserError:
-    """The error for a field of the section."""
-    return UserError(f"invalid experiment configuration: checkpoint_storage.{field}: {why}")
+def _refuse(field: str, why: str) -> UserError:
+    return refusal(f"checkpoint_storage.{field}", why)
 
 
 def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict[str, Any]:
@@ -50,19 +56,13 @@ def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict
     kind = found.pop("type", None)
     if kind is None:
         if found:
-            raise refusal("type", f"is required with {min(found)!r}: one of {', '.join(FIELDS)}")
+            raise _refuse("type", f"is required with {min(found)!r}: one of {', '.join(FIELDS)}")
         return {"type": "directory", "container_path": str(own), **kept}
     if kind == "azure":
-        raise refusal("type", "azure is not offered by the local server; use s3, gcs, shared_fs, directory, or leave the section out")
+        raise _refuse("type", "azure is not offered by the local server; use s3, gcs, shared_fs, directory, or leave the section out")
     if kind not in FIELDS:
-        raise refusal("type", f"{kind!r} is none of {', '.join(FIELDS)}")
-    if unknown := sorted(found.keys() - set(FIELDS[kind])):
-        raise refusal(unknown[0], f"unknown field of {kind!r}")
-    for key, value in found.items():
-        if not isinstance(value, str) or not value:
-            raise refusal(key, f"a text is expected, not {value!r}")
-    if (required := FIELDS[kind][0]) not in found:
-        raise refusal(required, f"is required for {kind!r}")
+        raise _refuse("type", f"{kind!r} is none of {', '.join(FIELDS)}")
+    check("checkpoint_storage", found, dict.fromkeys(FIELDS[kind], Field(TEXT)), required=FIELDS[kind][:1])
     content = {"type": kind, **found, **kept}
     if (place := folder(content, binds)) is not None:
         _check_folder(FIELDS[kind][0], place)
@@ -71,15 +71,15 @@ def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict
 
 def _check_folder(field: str, place: Path) -> None:
     if not place.is_absolute():
-        raise refusal(field, f"an absolute path is expected, not {str(place)!r}")
+        raise _refuse(field, f"an absolute path is expected, not {str(place)!r}")
     if ".." in place.parts:
-        raise refusal(field, f"{str(place)!r} holds '..'")
+        raise _refuse(field, f"{str(place)!r} holds '..'")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise refusal(field, f"{place} cannot be made: {error.strerror}; name a folder of this machine that you may write") from error
+        raise _refuse(field, f"{place} cannot be made: {error.strerror}; name a folder of this machine that you may write") from error
     if not os.access(place, os.W_OK):
-        raise refusal(field, f"{place} cannot be written by this user")
+        raise _refuse(field, f"{place} cannot be written by this user")
 
 
 def folder(content: Mapping[str, Any], binds: Sequence[Bind]) -> Path | None:
@@ -105,19 +105,17 @@ def bind_mounts(content: Mapping[str, Any]) -> list[Bind]:
     """
     made = []
     for entry in content.get("bind_mounts") or ():
-        where = "invalid experiment configuration: bind_mounts"
-        if not isinstance(entry, Mapping) or not all(isinstance(entry.get(key), str) for key in ("host_path", "container_path")):
-            raise UserError(f"{where}: host_path and container_path are required, not {entry!r}")
-        if unknown := sorted(entry.keys() - {"host_path", "container_path", "read_only", "propagation"}):
-            raise UserError(f"{where}: unknown field {unknown[0]!r}")
+        if not isinstance(entry, Mapping):
+            raise refusal("bind_mounts", f"mappings are expected, not {entry!r}")
+        check("bind_mounts", entry, MOUNT, required=("host_path", "container_path"))
         source = Path(entry["host_path"])
         if not source.is_absolute():
-            raise UserError(f"{where}.host_path: an absolute path is expected, not {entry['host_path']!r}")
+            raise refusal("bind_mounts.host_path", f"an absolute path is expected, not {entry['host_path']!r}")
         if not source.exists():
-            raise UserError(f"{where}.host_path: {source} does not exist on this machine")
+            raise refusal("bind_mounts.host_path", f"{source} does not exist on this machine")
         target = PurePosixPath(WORKDIR, entry["container_path"])
         if ".." in target.parts or str(target) in ("/", WORKDIR):
-            raise UserError(f"{where}.container_path: {entry['container_path']!r} is no place for a mount")
+            raise refusal("bind_mounts.container_path", f"{entry['container_path']!r} is no place for a mount")
         made.append(Bind(source, str(target), read_only=bool(entry.get("read_only"))))
     return made
 

@@ -2,19 +2,25 @@
 
 MIGRATIONS = (
     """
+CREATE TABLE ended_session ( -- tokens that were logged out
+  token TEXT PRIMARY KEY,
+  expires REAL NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE workspace (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE
+  name TEXT NOT NULL UNIQUE,
+  archived INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE project (
   id INTEGER PRIMARY KEY,
   workspace INTEGER NOT NULL REFERENCES workspace(id),
   name TEXT NOT NULL,
   description TEXT NOT NULL DEFAULT '',
+  archived INTEGER NOT NULL DEFAULT 0,
   UNIQUE (workspace, name)
 ) STRICT;
-INSERT INTO workspace VALUES (1, 'Uncategorized');
-INSERT INTO project VALUES (1, 1, 'Uncategorized', '');
+INSERT INTO workspace (id, name) VALUES (1, 'Uncategorized');
+INSERT INTO project (id, workspace, name) VALUES (1, 1, 'Uncategorized');
 CREATE TABLE template (
   name TEXT PRIMARY KEY,
   config TEXT NOT NULL,

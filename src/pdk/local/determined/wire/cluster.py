@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pdk.errors import NotSupported
+from pdk.errors import AuthError, NotSupported
 from pdk.local.determined.service import experiments, storage
 from pdk.local.determined.service.driver import Driver
-from pdk.local.determined.wire.http import Frame, Handlers, body, error_body
+from pdk.local.determined.wire.http import SESSION_S, Frame, Handlers, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
 from pdk.local.kit.db import Database
 
@@ -31,15 +31,23 @@ class Cluster(Handlers):
             route("GET", "/info", self.info, public=True),
             route("GET", f"{api}/master", self.master, public=True),
             route("POST", f"{api}/auth/login", self.login, public=True),
-            route("POST", f"{api}/auth/logout", self.nothing),
+            route("POST", f"{api}/auth/logout", self.logout),
             route("GET", f"{api}/me", self.me),
             route("GET", f"{api}/users", self.users),
             route("GET", f"{api}/agents", self.agents),
             route("GET", f"{api}/tasks", self.tasks),
+            route("GET", f"{api}/resource-pools", self.pools),
             route("POST", f"{api}/tensorboards", self.tensorboard),
         ]
 
-    async def nothing(self, _request: Request) -> Json:
+    async def logout(self, request: Request) -> Json:
+        token = bearer(request)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM ended_session WHERE expires < ?", (time.time(),))
+            db.execute("INSERT OR IGNORE INTO ended_session VALUES (?, ?)", (token, time.time() + SESSION_S))
+
+        await self.db.write(work)
         return {}
 
     async def info(self, _request: Request) -> Json:
@@ -57,7 +65,7 @@ class Cluster(Handlers):
         blank = self.blank_login and not password
         known = given.get("username") in (USER["username"], "admin")
         if not known or not (blank or self.frame.tokens.right_password(password, hashed=bool(given.get("isHashed")))):
-            return JSONResponse(error_body(403, "invalid credentials; `pdk env` prints user and password", 7, "PermissionDenied"), 403)
+            raise AuthError("invalid credentials; `pdk env` prints user and password")
         return {"token": self.frame.tokens.user(), "user": USER}
 
     async def me(self, _request: Request) -> Json:
@@ -80,6 +88,20 @@ class Cluster(Handlers):
             "registeredTime": stamp(time.time()),
         }  # fmt: skip
         return {"agents": [agent]}
+
+    async def pools(self, request: Request) -> Json:
+        kind, count = f"TYPE_{self.driver.slots[0].kind.upper()}", len(self.driver.slots)
+        pool = {
+            "name": "default", "description": "the slots of this machine", "type": "RESOURCE_POOL_TYPE_STATIC", "numAgents": 1,
+            "slotsAvailable": count, "slotsUsed": self.driver.used, "slotType": kind, "slotsPerAgent": count,
+            "auxContainerCapacity": 0, "auxContainerCapacityPerAgent": 0, "auxContainersRunning": 0, "defaultAuxPool": True,
+            "defaultComputePool": True, "preemptible": True, "minAgents": 0, "maxAgents": 0, "cpuContainerCapacity": 0,
+            "cpuContainersRunning": 0, "containerStartupScript": "", "imageId": "", "instanceType": "", "location": "on-prem",
+            "masterCertName": "", "masterUrl": "", "schedulerFittingPolicy": "FITTING_POLICY_BEST",
+            "schedulerType": "SCHEDULER_TYPE_PRIORITY", "startupScript": "", "defaultCpuPool": True, "defaultGpuPool": True, "details": {},
+            "clusterName": "", "resourceManagerName": "local", "resourceManagerMetadata": {},
+        }  # fmt: skip
+        return page([pool], request.query_params, dict, "resourcePools")
 
     async def tasks(self, _request: Request) -> Json:
         return {"allocationIdToSummary": {}}

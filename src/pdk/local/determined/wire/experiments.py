@@ -7,6 +7,7 @@ import base64
 import binascii
 import io
 import json
+import mimetypes
 import sqlite3
 import tarfile
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import config, experiments, registry, retention
+from pdk.local.determined.service import config, continuation, experiments, registry, retention, workspaces
 from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.http import Frame, Handlers, body, number
-from pdk.local.determined.wire.messages import Json, Messages, page
+from pdk.local.determined.wire.messages import Json, Messages, page, stamp
 from pdk.local.kit.db import Database
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
@@ -58,6 +59,25 @@ def archive_of(entries: Sequence[Json]) -> bytes:
     return buffer.getvalue()
 
 
+def tree_of(archive: bytes) -> list[Json]:
+    """A context's files and folders, nested."""
+    top: Json = {"files": []}
+    folders: dict[str, Json] = {"": top}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as context:
+        for member in sorted(context.getmembers(), key=lambda entry: entry.name):
+            path = member.name.strip("/")
+            parent, _, name = path.rpartition("/")
+            kind = "" if member.isdir() else mimetypes.guess_type(name)[0] or "text/plain; charset=utf-8"
+            entry = {
+                "path": path, "name": name, "isDir": member.isdir(), "contentLength": member.size, "contentType": kind,
+                "modifiedTime": stamp(member.mtime), "files": [],
+            }  # fmt: skip
+            if member.isdir():
+                folders[path] = entry
+            folders.get(parent, top)["files"].append(entry)
+    return list(top["files"])
+
+
 class Experiments(Handlers):
     """The handlers."""
 
@@ -75,6 +95,12 @@ class Experiments(Handlers):
             route("PATCH", f"{api}/experiments/{{id}}", self.patch_experiment),
             route("DELETE", f"{api}/experiments/{{id}}", self.delete_experiment),
             route("GET", f"{api}/experiments/{{id}}/model_def", self.model_def),
+            route("GET", f"{api}/experiments/{{id}}/file_tree", self.file_tree),
+            route("POST", f"{api}/experiments/{{id}}/file", self.file),
+            route("GET", f"{api}/experiment/labels", self.labels),
+            route("PUT", f"{api}/experiments/{{id}}/labels/{{label:path}}", partial(self.label, wanted=True)),
+            route("DELETE", f"{api}/experiments/{{id}}/labels/{{label:path}}", partial(self.label, wanted=False)),
+            route("POST", f"{api}/experiments/continue", self.go_on),
             route("POST", f"{api}/experiments/{{id}}/{{verb}}", self.control),
         ]
 
@@ -83,6 +109,8 @@ class Experiments(Handlers):
         template = registry.template(self.db.reader, given["template"])["config"] if given.get("template") else "{}"
         parsed = config.parse(str(given.get("config") or ""), self.driver.checkpoints, len(self.driver.slots), json.loads(template))
         parent = int(given.get("parentId") or 0) or None
+        if parent:
+            experiments.get(self.db.reader, parent)
         if given.get("modelDefinition"):
             archive = await asyncio.to_thread(archive_of, given["modelDefinition"])
         elif parent:
@@ -91,10 +119,8 @@ class Experiments(Handlers):
             archive = archive_of([])
 
         def work(db: sqlite3.Connection) -> experiments.Experiment:
-            project = registry.project_for(db, parsed.content, int(given.get("projectId") or 0) or None)
-            source = parsed.content["searcher"].get("source_checkpoint_uuid")
-            if source:
-                registry.checkpoint(db, source)
+            project = workspaces.project_for(db, parsed.content, int(given.get("projectId") or 0) or None)
+            registry.choose_source(db, parsed.content["searcher"])
             found = experiments.create(
                 db, parsed, str(given["config"]), archive, project, activate=bool(given.get("activate", True)), parent=parent
             )
@@ -146,6 +172,19 @@ class Experiments(Handlers):
         await self.driver.sweeper.sweep()
         return {"experiment": self.messages.experiment(found)}
 
+    async def labels(self, _request: Request) -> Json:
+        rows = self.db.reader.execute("SELECT DISTINCT value FROM experiment, json_each(experiment.labels) ORDER BY value").fetchall()
+        return {"labels": [row[0] for row in rows]}
+
+    async def label(self, request: Request, *, wanted: bool) -> Json:
+        id_, label = number(request), request.path_params["label"]
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            others = [entry for entry in experiments.get(db, id_).labels if entry != label]
+            return experiments.update(db, id_, {"labels": [*others, label] if wanted else others}).labels
+
+        return {"labels": await self.db.write(work)}
+
     async def delete_experiment(self, request: Request) -> Json:
         id_ = number(request)
         experiments.check_deletable(self.db.reader, id_)
@@ -162,12 +201,28 @@ class Experiments(Handlers):
             project = int((await body(request)).get("destinationProjectId") or 0)
             await self.db.write(partial(experiments.move, id_=id_, project=project))
         elif verb in ("archive", "unarchive"):
-            flag = verb == "archive"
-            experiments.get(self.db.reader, id_)
-            await self.db.write(lambda db: db.execute("UPDATE experiment SET archived = ? WHERE id = ?", (flag, id_)))
+            await self.db.write(partial(experiments.archive, id_=id_, wanted=verb == "archive"))
         else:
             raise NotFound(f"experiments have no call {verb!r} on the local server")
         return {}
+
+    async def go_on(self, request: Request) -> Json:
+        given = await body(request)
+        override, id_ = config.read(given.get("overrideConfig") or "{}"), int(given.get("id") or 0)
+        complete = partial(config.fill, own=self.driver.checkpoints, slots=len(self.driver.slots))
+        found = await self.db.write(partial(continuation.go_on, id_=id_, override=override, fill=complete))
+        return {"experiment": self.messages.experiment(found), "warnings": []}
+
+    async def file_tree(self, request: Request) -> Json:
+        return {"files": tree_of(experiments.context(self.db.reader, number(request)))}
+
+    async def file(self, request: Request) -> Json:
+        archive, path = experiments.context(self.db.reader, number(request)), str((await body(request)).get("path") or "")
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as context:
+            member = next((entry for entry in context.getmembers() if entry.name == path and entry.isfile()), None)
+            if member is None or (file := context.extractfile(member)) is None:
+                raise NotFound(f"the experiment's context holds no file {path!r}")
+            return {"file": base64.b64encode(file.read()).decode()}
 
     async def model_def(self, request: Request) -> Json:
         return {"b64Tgz": base64.b64encode(experiments.context(self.db.reader, number(request))).decode()}

@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import json
 import logging
+import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +16,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError
+from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
 from pdk.local.determined.service import experiments
-from pdk.local.determined.wire.messages import Messages
+from pdk.local.determined.wire.messages import Json, Messages
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body
 
 log = logging.getLogger(__name__)
 SALT = "GubPEmmotfiK9TMD6Zdw"  # the client's, see determined.common.api.authentication
+SESSION_S = 7 * 24 * 3600  # as the engine's
 BODY_LIMIT = 200 << 20  # bytes: a context of 95 MiB in base64 and some more
 CODES: tuple[tuple[type[PdkError], int, int, str], ...] = (  # error, HTTP status, gRPC code, reason; the first that fits counts
     (NotFound, 404, 5, "NotFound"),
+    (WrongState, 400, 9, "FailedPrecondition"),
     (Conflict, 409, 6, "AlreadyExists"),
-    (NotSupported, 400, 3, "InvalidArgument"),
+    (NotSupported, 501, 12, "Unimplemented"),
     (UserError, 400, 3, "InvalidArgument"),
     (AuthError, 401, 16, "Unauthenticated"),
 )
@@ -39,7 +43,7 @@ def error_body(status: int, message: str, code: int = 2, reason: str = "") -> ob
 
 
 class Tokens:
-    """Session tokens, derived from the installation's secret so that they outlive the server."""
+    """Session tokens, signed with the installation's secret so that they outlive the server."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -48,8 +52,16 @@ class Tokens:
         return hmac.new(self._secret.encode(), what.encode(), hashlib.sha256).hexdigest()
 
     def user(self) -> str:
-        """The token of the one user."""
-        return self._derive("user")
+        """A new session of the one user: its expiry (unix time), a random part, a signature."""
+        content = f"{int(time.time() + SESSION_S)}.{secrets.token_hex(8)}"
+        return f"{content}.{self._derive('user:' + content)}"
+
+    def is_user(self, token: str) -> bool:
+        """Whether a token is a session of the user's, and has not expired."""
+        content, _, signature = token.rpartition(".")
+        expires = content.partition(".")[0]
+        signed = hmac.compare_digest(signature.encode(), self._derive("user:" + content).encode())
+        return signed and int(expires) > time.time()
 
     def trial(self, trial: experiments.Trial) -> str:
         """The token of a trial's processes."""
@@ -66,7 +78,8 @@ class Frame:
     """Wraps handlers: checks the token, renders the answer and errors."""
 
     tokens: Tokens
-    trial_of: Callable[[str], str | None]  # the expected session token of the trial that a request's path names, if any
+    trial_of: Callable[[str], str | None]  # the task of the trial whose session token it is
+    ended: Callable[[str], bool]  # whether a user's token was logged out
 
     def route(self, method: str, path: str, handler: Handler, *, public: bool = False) -> Route:
         """A Starlette route."""
@@ -88,15 +101,32 @@ class Frame:
 
         return Route(path, answer, methods=[method])
 
+    def rest(self) -> Route:
+        """For every path of the API that no other route knows."""
+
+        async def refuse(request: Request) -> Json:
+            raise NotSupported(
+                f"{request.method} {request.url.path} is not offered by the local server; docs/compatibility.md says what is"
+            )
+
+        answer = self.route("GET", "/api/v1/{rest:path}", refuse)
+        return Route(answer.path, answer.endpoint, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+
     def admit(self, request: Request) -> None:
         """Raise AuthError unless the request carries the user's token or that of a trial."""
-        given = request.headers.get("authorization") or request.headers.get("grpc-metadata-x-allocation-token") or ""
-        token = given.removeprefix("Bearer ").strip()
-        if hmac.compare_digest(token.encode(), self.tokens.user().encode()):
-            return
-        if self.trial_of(token) is not None:
+        token = bearer(request)
+        if self.tokens.is_user(token):
+            if not self.ended(token):
+                return
+        elif self.trial_of(token) is not None:
             return
         raise AuthError("invalid or expired credentials: log in again (DET_USER and DET_PASS are in `pdk env`)")
+
+
+def bearer(request: Request) -> str:
+    """The token of a request; empty where it has none."""
+    given = request.headers.get("authorization") or request.headers.get("grpc-metadata-x-allocation-token") or ""
+    return given.removeprefix("Bearer ").strip()
 
 
 class Handlers:
@@ -105,6 +135,10 @@ class Handlers:
     def __init__(self, db: Database, frame: Frame) -> None:
         self.db, self.frame = db, frame
         self.messages = Messages(db.reader)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f'{name} is no JSON; send the text "{name}"')
 
 
 async def body(request: Request) -> dict[str, Any]:
@@ -120,7 +154,7 @@ async def body(request: Request) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, parse_constant=_no_constant)
     except ValueError as error:
         raise UserError(f"the request's body is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -132,9 +166,9 @@ def number(request: Request, name: str = "id") -> int:
     """A numeric part of the path.
 
     Raises:
-        NotFound: it is not a number.
+        UserError: it is not a number.
     """
     value = request.path_params[name]
     if not value.isdecimal():
-        raise NotFound(f"{value!r} is not a number")
+        raise UserError(f"{name}: {value!r} is not a number")
     return int(value)

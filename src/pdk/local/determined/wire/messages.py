@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pdk.local.determined.service import config, experiments, registry
+from pdk.local.determined.service import config, experiments, registry, summaries, workspaces
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -75,8 +75,6 @@ class Messages:
 
     def trial(self, found: experiments.Trial) -> Json:
         """``trialv1Trial``."""
-        rows = experiments.metrics(self.db, found.id)
-        checkpoints = registry.checkpoints(self.db, trial=found.id)
         message: Json = {
             "id": found.id,
             "experimentId": found.experiment,
@@ -84,16 +82,22 @@ class Messages:
             "hparams": found.hparams,
             "restarts": found.restarts,
             "startTime": stamp(found.started),
-            "totalBatchesProcessed": max((row["steps"] for row in rows), default=0),
+            "totalBatchesProcessed": experiments.steps(self.db, found.id),
             "taskId": found.task,
             "taskIds": [found.task],
-            "checkpointCount": len(checkpoints),
+            "checkpointCount": len(registry.checkpoints(self.db, trial=found.id)),
+            "summaryMetrics": summaries.summary(self.db, found.id),
         }
         if found.ended is not None:
             message["endTime"] = stamp(found.ended)
-        validations = [row for row in rows if row["grp"] == "validation"]
-        if validations:
-            message["latestValidation"] = self.metrics(validations[-1])
+        latest, best = experiments.validations(self.db, found)
+        if latest:
+            message["latestValidation"] = self.metrics(latest)
+        if best:
+            message["bestValidation"] = self.metrics(best)
+            row = registry.checkpoint_at(self.db, found.id, best["steps"])
+            if row:
+                message["bestCheckpoint"] = self.checkpoint_workload(row)
         return message
 
     def metrics(self, row: sqlite3.Row, *, batches: bool = False) -> Json:
@@ -108,14 +112,18 @@ class Messages:
         made = [
             (row["reported"], {"validation" if row["grp"] == "validation" else "training": self.metrics(row, batches=batches)})
             for row in experiments.metrics(self.db, found.id)
+            if row["grp"] in ("training", "validation")
         ]
         for row in registry.checkpoints(self.db, trial=found.id):
-            entry = {
-                "state": row["state"], "totalBatches": row["steps"], "uuid": row["uuid"], "endTime": stamp(row["reported"]),
-                "metadata": json.loads(row["metadata"]), "resources": json.loads(row["resources"]),
-            }  # fmt: skip
-            made.append((row["reported"], {"checkpoint": entry}))
+            made.append((row["reported"], {"checkpoint": self.checkpoint_workload(row)}))
         return [entry for _, entry in sorted(made, key=lambda pair: pair[0])]
+
+    def checkpoint_workload(self, row: sqlite3.Row) -> Json:
+        """``v1CheckpointWorkload``."""
+        return {
+            "state": row["state"], "totalBatches": row["steps"], "uuid": row["uuid"], "endTime": stamp(row["reported"]),
+            "metadata": json.loads(row["metadata"]), "resources": json.loads(row["resources"]),
+        }  # fmt: skip
 
     def checkpoint(self, row: sqlite3.Row) -> Json:
         """``v1Checkpoint``."""
@@ -166,22 +174,21 @@ class Messages:
 
     def workspace(self, row: sqlite3.Row) -> Json:
         """``v1Workspace``."""
-        projects = self.db.execute("SELECT id FROM project WHERE workspace = ?", (row["id"],)).fetchall()
+        inside = workspaces.projects(self.db, row["id"])
         return {
-            "id": row["id"], "name": row["name"], "archived": False, "errorMessage": "", "immutable": row["id"] == 1,
-            "numProjects": len(projects), "numExperiments": sum(self._count(project["id"]) for project in projects),
-            "pinned": False, "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
+            "id": row["id"], "name": row["name"], "archived": bool(row["archived"]), "errorMessage": "",
+            "immutable": row["id"] == workspaces.FIRST, "numProjects": len(inside),
+            "numExperiments": sum(workspaces.count(self.db, project["id"]) for project in inside),
+            "pinned": True, "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
         }  # fmt: skip
 
     def project(self, row: sqlite3.Row) -> Json:
         """``v1Project``."""
-        count = self._count(row["id"])
+        count, owner = workspaces.count(self.db, row["id"]), workspaces.workspace(self.db, row["workspace"])
         return {
             "id": row["id"], "name": row["name"], "key": row["name"][:5].upper(), "description": row["description"],
-            "workspaceId": row["workspace"], "archived": False, "errorMessage": "", "immutable": row["id"] == 1, "notes": [],
-            "numExperiments": count, "numActiveExperiments": 0, "numRuns": count, "state": "WORKSPACE_STATE_UNSPECIFIED",
-            "userId": USER["id"], "username": USER["username"],
+            "workspaceId": row["workspace"], "workspaceName": owner["name"], "archived": bool(row["archived"] or owner["archived"]),
+            "errorMessage": "", "immutable": row["id"] == workspaces.FIRST, "notes": [], "numExperiments": count,
+            "numActiveExperiments": workspaces.count(self.db, row["id"], active=True), "numRuns": count,
+            "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
         }  # fmt: skip
-
-    def _count(self, project: int) -> int:
-        return int(self.db.execute("SELECT count(*) FROM experiment WHERE project = ?", (project,)).fetchone()[0])

@@ -9,7 +9,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.errors import NotFound
+from pdk.errors import NotFound, UserError
 from pdk.local.determined.service import experiments, registry, search, searchers
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json
@@ -79,15 +79,20 @@ class Tasks(Handlers):
 
     async def metrics(self, request: Request) -> Json:
         given = await body(request)
-        report = given.get("metrics") or {}
+        report = given.get("metrics")
+        if not isinstance(report, dict) or not isinstance(report.get("metrics") or {}, dict):
+            raise UserError(f"metrics: an object with avgMetrics is expected, not {report!r}")
+        values = report.get("metrics") or {}
+        if not isinstance(values.get("avgMetrics") or {}, dict):
+            raise UserError(f"avgMetrics: an object of metrics by name is expected, not {values['avgMetrics']!r}")
         await self.db.write(
             partial(
                 experiments.add_metrics,
                 trial_id=number(request),
-                run=int(report.get("trialRunId") or 0),
+                run=_count(report, "trialRunId"),
                 group=str(given.get("group") or "training"),
-                steps=int(report.get("stepsCompleted") or 0),
-                metrics=report.get("metrics") or {},
+                steps=_count(report, "stepsCompleted"),
+                metrics=values,
             )
         )
         return {}
@@ -114,3 +119,10 @@ class Tasks(Handlers):
         if value is None:
             raise NotFound(f"experiment {number(request)} has no validation metric yet")
         return {"metric": value}
+
+
+def _count(report: Json, key: str) -> int:
+    value = report.get(key) or 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"{key}: a whole number is expected, not {value!r}")
+    return value

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from pdk.errors import UserError
 from pdk.local.determined.service import experiments
 from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.http import Frame, Handlers, number
@@ -34,6 +39,7 @@ class Trials(Handlers):
             route("POST", f"{api}/trials/{{id}}/kill", self.kill_trial),
             route("GET", f"{api}/trials/{{id}}/workloads", self.workloads),
             route("GET", f"{api}/trials/{{id}}/logs", self.trial_logs),
+            route("GET", f"{api}/trials/{{id}}/logs/fields", self.fields),
         ]
 
     async def list_trials(self, request: Request) -> Json:
@@ -50,31 +56,66 @@ class Trials(Handlers):
 
     async def trial_logs(self, request: Request) -> Response:
         trial = experiments.trial(self.db.reader, number(request))
-        query = request.query_params
+        query, files = request.query_params, self.driver.log_files(trial)
         limit, backwards = int(query.get("limit") or 0), query.get("orderBy") == "ORDER_BY_DESC"
-        follow, redact = query.get("follow") == "true", self.driver.redactor(trial)
-        if backwards or not follow:
-            lines = [line for path in self.driver.log_files(trial) for line in logs.tail(path, 1 << 30, 1 << 28)]
-            numbered = list(enumerate(lines, 1))
-            numbered = numbered[::-1] if backwards else numbered
-            numbered = numbered[:limit] if limit else numbered
-            text = "".join(self._log_line(trial.id, index, redact(line)) for index, line in numbered)
-            return Response(text, media_type="application/json")
-        return StreamingResponse(self._follow(trial, redact), media_type="application/json")
+        wanted, redact = self._chooser(query, trial, files), self.driver.redactor(trial)
+        if query.get("follow") == "true" and not backwards:
+            return StreamingResponse(self._follow(trial, redact, wanted), media_type="application/json")
+        lines = [redact(line) for path in files for line in logs.tail(path, 1 << 30, 1 << 28)]
+        numbered = [(index, line) for index, line in enumerate(lines, 1) if wanted(line)]
+        numbered = numbered[::-1] if backwards else numbered
+        numbered = numbered[:limit] if limit else numbered
+        text = "".join(_log_line(trial.id, index, line) for index, line in numbered)
+        return Response(text, media_type="application/json")
 
-    async def _follow(self, trial: experiments.Trial, redact: logs.Redactor) -> AsyncIterator[str]:
+    def _chooser(self, query: QueryParams, trial: experiments.Trial, files: Sequence[Path]) -> Callable[[str], bool]:
+        """Which lines a reader wants. Lines carry no time: those of a log are as old as the trial at most, and as new as the log's file."""
+        last = max((path.stat().st_mtime for path in files), default=trial.started)
+        before, after = (_time(query.get(f"timestamp{name}")) for name in ("Before", "After"))
+        if (before is not None and before < trial.started) or (after is not None and after > last and trial.ended is not None):
+            return lambda _line: False
+        levels, text = set(query.getlist("levels")), query.get("searchText") or ""
+        try:
+            pattern = re.compile(text if query.get("enableRegex") == "true" else re.escape(text), re.IGNORECASE)
+        except re.error as error:
+            raise UserError(f"searchText: {text!r} is no regular expression: {error}") from error
+        return lambda line: (not levels or _level(line) in levels) and (not text or pattern.search(line) is not None)
+
+    async def fields(self, request: Request) -> Response:
+        experiments.trial(self.db.reader, number(request))
+        found = {"agentIds": ["local"], "containerIds": [], "rankIds": [], "stdtypes": ["stdout"], "sources": []}
+        return Response(json.dumps({"result": found}) + "\n", media_type="application/json")
+
+    async def _follow(self, trial: experiments.Trial, redact: logs.Redactor, wanted: Callable[[str], bool]) -> AsyncIterator[str]:
         def over() -> bool:
             return experiments.trial(self.db.reader, trial.id).ended is not None
 
         count = 0
         async for _, line in logs.follow_all(trial.id, lambda: [("", path) for path in self.driver.log_files(trial)], over):
             count += 1
-            yield self._log_line(trial.id, count, redact(line))
+            if wanted(shown := redact(line)):
+                yield _log_line(trial.id, count, shown)
 
-    def _log_line(self, trial: int, index: int, line: str) -> str:
-        level = next((name for name in ("ERROR", "WARNING", "DEBUG") if line.startswith(name)), "INFO")
-        entry = {
-            "id": str(index), "timestamp": stamp(time.time()), "message": line + "\n", "log": line + "\n",
-            "level": f"LOG_LEVEL_{level}", "trialId": trial,
-        }  # fmt: skip
-        return json.dumps({"result": entry}) + "\n"
+
+def _level(line: str) -> str:
+    return f"LOG_LEVEL_{next((name for name in ('ERROR', 'WARNING', 'DEBUG', 'CRITICAL') if line.startswith(name)), 'INFO')}"
+
+
+def _log_line(trial: int, index: int, line: str) -> str:
+    entry = {
+        "id": str(index), "timestamp": stamp(time.time()), "message": line + "\n", "log": line + "\n", "level": _level(line),
+        "trialId": trial,
+    }  # fmt: skip
+    return json.dumps({"result": entry}) + "\n"
+
+
+def _time(text: str | None) -> float | None:
+    """Unix time.
+
+    Raises:
+        UserError: it is none in RFC 3339.
+    """
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError as error:
+        raise UserError(f"{text!r} is not a time in RFC 3339 (2026-01-31T12:00:00Z)") from error
