@@ -71,8 +71,14 @@ def test_branch_tag_and_commit_are_checked_out(tmp_path):
         assert (made.sha, (made.folder / "f").read_text()) == (sha, text)
     with pytest.raises(UserError, match="outside the allowed folders"):
         checkout(str(repo), "main", "sub", tmp_path / "x", (tmp_path / "other",))
-    for sub in ("../..", "nothing", "sub/f"):
-        with pytest.raises(UserError, match="no folder"):
+    for sub, means in (
+        ("../..", "not inside"),
+        ("nothing", "no folder"),
+        ("sub/f", "no folder"),
+        ("-x", "not inside"),
+        ("/etc", "not inside"),
+    ):
+        with pytest.raises(UserError, match=means):
             checkout(str(repo), "main", sub, tmp_path / f"y{sub.replace('/', '')}", (tmp_path,))
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from determined.common import api
 from determined.common.api import bindings
 from determined.experimental import Determined as Sdk
 
-from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
+from pdk.engines.patience import START_S, WAIT_S, patiently
+from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
 
-log = logging.getLogger(__name__)
-PATIENCE_S = 15 * 60  # how long an engine may be away while an experiment is waited for
-POLL_S = 1.0
+T = TypeVar("T")
+INVALID_CONFIG = "invalid experiment configuration"  # the engine calls that an internal error, and it is the user's
 SECRET_KEYS = ("token", "password", "secret")
 
 STATES = {  # the engine's → ours; an unknown one raises
@@ -60,8 +59,9 @@ def _errors(address: str) -> Iterator[None]:
     except (api.errors.UnauthenticatedException, api.errors.ForbiddenException) as error:
         raise AuthError(f"Determined at {address} refuses the login: {error}; check DET_USER and DET_PASSWORD") from error
     except api.errors.APIException as error:
-        kinds: dict[int, type[PdkError]] = {400: UserError, 409: Conflict}
-        raise kinds.get(error.status_code, EngineError)(f"Determined at {address}: {error}") from error
+        kinds: dict[int, type[PdkError]] = {400: UserError, 409: Conflict, 501: NotSupported}
+        kind = UserError if INVALID_CONFIG in str(error) else kinds.get(error.status_code, EngineError)
+        raise kind(f"Determined at {address}: {error}") from error
     except (api.errors.MasterNotFoundException, api.errors.BadRequestException, requests.RequestException) as error:
         raise TemporaryError(f"Determined at {address} does not answer ({error}); is it running, and is DET_MASTER right?") from error
 
@@ -76,29 +76,33 @@ class Determined:
     """
 
     def __init__(self, master: str, user: str, password: str) -> None:
-        self.master = master
-        with _errors(master):
-            self._sdk = Sdk(master=master, user=user, password=password)
+        self.master, self._user, self._password = master, user, password
+        patiently("login", self._login)
+
+    def _login(self) -> None:
+        with _errors(self.master):
+            self._sdk = Sdk(master=self.master, user=self._user, password=self._password)
             self._session = self._sdk._session  # noqa: SLF001 - the SDK has no call for a version's name and metadata
 
-    def _patiently(self, what: str, call: Callable[[], Any]) -> Any:
-        """Repeat a read while the engine is away for a while."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                with _errors(self.master):
-                    return call()
-            except (TemporaryError, EngineError) as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("%s: %s; trying again", what, error)
-                time.sleep(min(POLL_S * 2, max(0.0, deadline - time.monotonic())))
+    def _call(self, what: str, call: Callable[[], T], seconds: float = START_S) -> T:
+        """The answer of a call that may be repeated; a session that has expired is begun anew."""
+
+        def once() -> T:
+            with _errors(self.master):
+                return call()
+
+        try:
+            return patiently(what, once, seconds)
+        except AuthError:
+            self._login()
+            return patiently(what, once, seconds)
 
     def ensure_project(self, workspace: str | None, project: str | None) -> None:
         """Create the workspace and project that a config names, where they are missing."""
         if not workspace:
             return
-        with _errors(self.master):
+
+        def ensure() -> None:
             found = bindings.get_GetWorkspaces(self._session, nameCaseSensitive=workspace).workspaces
             id_ = found[0].id if found else self._sdk.create_workspace(workspace).id
             names = [entry.name for entry in bindings.get_GetWorkspaceProjects(self._session, id=id_).projects]
@@ -106,20 +110,30 @@ class Determined:
                 body = bindings.v1PostProjectRequest(name=project, workspaceId=id_)
                 bindings.post_PostProject(self._session, body=body, workspaceId=id_)
 
+        self._call("workspace and project", ensure)
+
     def find_experiment(self, label: str) -> int | None:
         """The experiment that carries a label."""
-        with _errors(self.master):
-            found = bindings.get_GetExperiments(self._session, labels=[label]).experiments
+        return self._call("experiments", lambda: self._labelled(label))
+
+    def _labelled(self, label: str) -> int | None:
+        found = bindings.get_GetExperiments(self._session, labels=[label]).experiments
         return max((entry.id for entry in found), default=None)
 
-    def create_experiment(self, config: Mapping[str, Any], code: Path) -> int:
+    def create_experiment(self, config: Mapping[str, Any], code: Path, label: str) -> int:
         """Start an experiment from a folder of code; returns its number.
+
+        Args:
+            label: among the config's labels and no other experiment's: what was made although no answer came is found by it.
 
         Raises:
             UserError: the config is wrong.
         """
-        with _errors(self.master):
-            return int(self._sdk.create_experiment(config=dict(config), model_dir=str(code)).id)
+
+        def create() -> int:
+            return self._labelled(label) or int(self._sdk.create_experiment(config=dict(config), model_dir=str(code)).id)
+
+        return self._call("create the experiment", create)
 
     def status(self, experiment: int) -> Status:
         """Where an experiment stands.
@@ -127,7 +141,8 @@ class Determined:
         Raises:
             EngineError: a state that we do not know.
         """
-        found = self._patiently("experiment status", lambda: bindings.get_GetExperiment(self._session, experimentId=experiment).experiment)
+        read = partial(bindings.get_GetExperiment, self._session, experimentId=experiment)
+        found = self._call("experiment status", read, WAIT_S).experiment
         state = str(found.state.name).removeprefix("STATE_")
         if state not in STATES:
             raise EngineError(f"experiment {experiment} is in state {state}, which this version of PDK does not know")
@@ -143,7 +158,7 @@ class Determined:
                 lines += [entry.message.rstrip("\n") for entry in bindings.get_TrialLogs(self._session, trialId=trial.id)]
             return lines[skip:]
 
-        return list(self._patiently("experiment log", read))
+        return self._call("experiment log", read, WAIT_S)
 
     def best_checkpoint(self, experiment: int) -> str:
         """UUID of the checkpoint that is best by the searcher's metric.
@@ -151,24 +166,22 @@ class Determined:
         Raises:
             NotFound: there is none.
         """
-        sort = bindings.checkpointv1SortBy.SEARCHER_METRIC
-        states = [bindings.checkpointv1State.COMPLETED]
-        with _errors(self.master):
-            found = bindings.get_GetExperimentCheckpoints(self._session, id=experiment, limit=1, sortByAttr=sort, states=states).checkpoints
+        sort, states = bindings.checkpointv1SortBy.SEARCHER_METRIC, [bindings.checkpointv1State.COMPLETED]
+        read = partial(bindings.get_GetExperimentCheckpoints, self._session, id=experiment, limit=1, sortByAttr=sort, states=states)
+        found = self._call("checkpoints", read).checkpoints
         if not found:
             raise NotFound(f"experiment {experiment} left no checkpoint; its code must report one")
         return str(found[0].uuid)
 
     def metrics(self, checkpoint: str) -> Mapping[str, Any]:
         """The validation metrics at a checkpoint."""
-        with _errors(self.master):
-            training = bindings.get_GetCheckpoint(self._session, checkpointUuid=checkpoint).checkpoint.training
+        read = partial(bindings.get_GetCheckpoint, self._session, checkpointUuid=checkpoint)
+        training = self._call("checkpoint", read).checkpoint.training
         return dict(training.validationMetrics.avgMetrics or {}) if training and training.validationMetrics else {}
 
     def download(self, checkpoint: str, target: Path) -> None:
         """Bring a checkpoint's files to `target`, without the credentials that its saved config may hold."""
-        with _errors(self.master):
-            self._sdk.get_checkpoint(checkpoint).download(path=str(target))
+        self._call("download the checkpoint", lambda: self._sdk.get_checkpoint(checkpoint).download(path=str(target)))
         saved = target / "load_data.json"
         if saved.exists():
             saved.write_text(json.dumps(_without_secrets(json.loads(saved.read_text())), indent=1))
@@ -176,33 +189,35 @@ class Determined:
     def ensure_model(self, name: str, description: str) -> None:
         """Create a model where it is missing."""
         try:
-            with _errors(self.master):
-                self._sdk.get_model(name)
+            self._call("model", lambda: self._sdk.get_model(name))
         except NotFound:
-            with contextlib.suppress(Conflict), _errors(self.master):
-                self._sdk.create_model(name, description=description)
+            with contextlib.suppress(Conflict):
+                self._call("create the model", lambda: self._sdk.create_model(name, description=description))
 
     def versions(self, model: str) -> list[Version]:
         """A model's versions, newest first; empty where there is no such model."""
+        order, sort = bindings.v1OrderBy.DESC, bindings.v1GetModelVersionsRequestSortBy.VERSION
+        read = partial(bindings.get_GetModelVersions, self._session, modelName=model, orderBy=order, sortBy=sort)
         try:
-            with _errors(self.master):
-                order, sort = bindings.v1OrderBy.DESC, bindings.v1GetModelVersionsRequestSortBy.VERSION
-                found = bindings.get_GetModelVersions(self._session, modelName=model, orderBy=order, sortBy=sort).modelVersions
+            found = self._call("model versions", read).modelVersions
         except NotFound:
             return []
         return [Version(entry.version, entry.name or "", entry.checkpoint.uuid, entry.metadata or {}) for entry in found]
 
     def register(self, model: str, name: str, checkpoint: str, metadata: Mapping[str, Any], notes: str) -> Version:
         """Register a checkpoint as a version with a name; one of that name that exists already is returned as it is."""
-        for present in self.versions(model):
-            if present.name == name:
-                return present
         body = bindings.v1PostModelVersionRequest(
             checkpointUuid=checkpoint, modelName=model, name=name, metadata=dict(metadata), notes=notes
         )
-        with _errors(self.master):
+
+        def register() -> Version:
+            for present in self.versions(model):
+                if present.name == name:
+                    return present
             made = bindings.post_PostModelVersion(self._session, body=body, modelName=model).modelVersion
-        return Version(made.version, made.name or "", checkpoint, metadata)
+            return Version(made.version, made.name or "", checkpoint, metadata)
+
+        return self._call("register the version", register)
 
 
 def _without_secrets(value: Any) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pdk.settings import Engines, needed
+from pdk.train.checkout import Credentials
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Job:
     project: str
     incremental: bool
     git_roots: tuple[Path, ...]
+    credentials: Credentials = field(repr=False)
     job_id: str
     pipeline: str
     commit: str
@@ -71,6 +73,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         project=options.project,
         incremental=options.incremental,
         git_roots=tuple(Path(root) for root in environ.get("PDK_GIT_ROOTS", "").split(":") if root),
+        credentials=Credentials.from_variables(environ),
         job_id=needed(environ, "PACH_JOB_ID"),
         pipeline=needed(environ, "PPS_PIPELINE_NAME"),
         commit=environ.get(f"{options.repo}_COMMIT") or needed(environ, "PACH_JOB_ID"),

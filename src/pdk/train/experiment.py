@@ -14,7 +14,7 @@ import yaml
 
 from pdk.engines.determined import Version
 from pdk.engines.pachyderm import DataCommit, Pachyderm
-from pdk.errors import PdkError, UserError
+from pdk.errors import EngineError, PdkError, TemporaryError, UserError
 from pdk.train.arguments import Job
 from pdk.train.checkout import Checkout
 
@@ -113,6 +113,8 @@ def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pach
             continue
         try:
             difference = pachyderm.difference(data, ancestor)
+        except (TemporaryError, EngineError):
+            raise  # to be tried again: an engine that is away is no reason to train on everything
         except PdkError as error:
             return None, f"the difference to commit {ancestor} cannot be read ({error}): training on everything"
         if difference.deleted or difference.changed:

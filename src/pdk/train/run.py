@@ -9,6 +9,7 @@ from typing import Any
 
 from pdk.engines.determined import Determined, Version
 from pdk.engines.pachyderm import Pachyderm
+from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
 from pdk.train import experiment as experiments
 from pdk.train.arguments import Job
@@ -16,6 +17,7 @@ from pdk.train.checkout import checkout
 
 POLL_S = 0.5
 FAILURE_LINES = 25
+PROGRESS_STEP = 10  # percent
 
 
 def say(text: str) -> None:
@@ -30,12 +32,12 @@ def run(job: Job) -> None:
         PdkError: with what the user needs to know.
     """
     with tempfile.TemporaryDirectory(prefix="pdk-train-") as scratch:
-        code = checkout(job.git_url, job.git_ref, job.sub_dir, Path(scratch), job.git_roots)
+        code = checkout(job.git_url, job.git_ref, job.sub_dir, Path(scratch), job.git_roots, job.credentials)
         say(f"code: {code.url} at {code.sha}")
         config = experiments.read_config(code, job.config)
         digest = experiments.config_hash(config)
         pachyderm = Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token)
-        data = pachyderm.commit(job.project, job.repo, job.commit)
+        data = patiently("data commit", lambda: pachyderm.commit(job.project, job.repo, job.commit))
         say(f"data: commit {data.id} of {data.project}/{data.repo}, content {data.content[:16]}")
         determined = Determined(job.engines.master, job.engines.user, job.engines.password)
         versions = determined.versions(job.model)
@@ -75,13 +77,13 @@ def _train(
     """Run the experiment of this job and register its best checkpoint."""
     parent = None
     if job.incremental:
-        parent, why = experiments.choose_parent(versions, data, pachyderm)
+        parent, why = patiently("earlier commits", lambda: experiments.choose_parent(versions, data, pachyderm))
         say(why)
     number = determined.find_experiment(job.key)
     if number is None:
         determined.ensure_project(config.get("workspace"), config.get("project"))
-        token = pachyderm.reader_token(job.project, job.repo, f"pdk-{job.pipeline}-{job.job_id}")
-        number = determined.create_experiment(experiments.complete(config, job, data, parent, token), code.folder)
+        token = patiently("token", lambda: pachyderm.reader_token(job.project, job.repo, f"pdk-{job.pipeline}-{job.job_id}"))
+        number = determined.create_experiment(experiments.complete(config, job, data, parent, token), code.folder, job.key)
         say(f"experiment {number} was created")
     else:
         say(f"experiment {number} was created for this job already; waiting for it")
@@ -101,19 +103,23 @@ def _follow(determined: Determined, number: int) -> None:
     Raises:
         UserError: it did not complete; with the last lines of its log.
     """
-    shown = 0
+    shown, said = 0, 0
     while True:
-        status = determined.status(number)
+        status, began = determined.status(number), time.monotonic()
         lines = determined.log_lines(number, shown)
+        took = time.monotonic() - began
         for line in lines:
             say(f"[experiment {number}] {line}")
         shown += len(lines)
+        if (percent := int(status.progress * 100)) >= said + PROGRESS_STEP:
+            said = percent
+            say(f"experiment {number}: {percent} % done")
         if status.phase == "completed":
             return
         if status.phase == "failed":
             last = "\n".join(determined.log_lines(number)[-FAILURE_LINES:])
             raise UserError(f"experiment {number} ended as {status.state}; the last lines of its log:\n{last}")
-        time.sleep(POLL_S)
+        time.sleep(max(POLL_S, 10 * took))  # a long log takes long to read: not more than a tenth of the time goes there
 
 
 def main() -> int:
