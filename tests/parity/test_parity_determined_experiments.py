@@ -5,7 +5,7 @@ import json
 import yaml
 
 SCRIPT = """
-import sys, time
+import select, sys
 import determined as det
 
 info = det.get_cluster_info()
@@ -28,7 +28,7 @@ with det.core.init() as core:
         if steps == hparams.get("fail_at"):
             raise RuntimeError("fails as asked")
         while hparams.get("wait"):
-            time.sleep(0.1)
+            select.select([], [], [], 0.1)
             if core.preempt.should_preempt():
                 sys.exit(0)
 """

@@ -144,7 +144,7 @@ def test_code_that_raises_ends_in_error_after_its_restarts(up, det, create, stat
     [
         ({"entrypoint": None}, "entrypoint"),
         ({"searcher": {"name": "single"}}, "searcher.metric"),
-        ({"searcher": {"name": "adaptive_asha", "metric": "x"}}, "adaptive_asha"),
+        ({"searcher": {"name": "adaptive_asha", "metric": "x"}}, "max_trials"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"resources": {"slots_per_trial": 8}}, "8 slots"),
         ({"searcher": {**CONFIG["searcher"], "max_length": {"batches": -1}}}, "max_length"),
@@ -230,7 +230,7 @@ def test_det_model_workspace_and_agent_commands(up, det, name):
 
 def test_wrong_and_missing_credentials(up):
     base = f"http://127.0.0.1:{up.installation.ports.determined}"
-    assert requests.post(f"{base}/api/v1/auth/login", json={"username": "determined", "password": "wrong"}, timeout=10).status_code == 403
+    assert requests.post(f"{base}/api/v1/auth/login", json={"username": "determined", "password": "wrong"}, timeout=10).status_code == 401
     assert requests.get(f"{base}/api/v1/me", timeout=10).status_code == 401
     assert requests.get(f"{base}/api/v1/me", headers={"Authorization": "Bearer forged"}, timeout=10).status_code == 401
 

@@ -22,7 +22,7 @@ def test_a_template_holds_where_the_config_says_nothing(up, det, create, tmp_pat
     assert found["state"] == "STATE_COMPLETED"
     assert found["config"]["max_restarts"] == 3
     assert found["config"]["labels"] == ["shared"]
-    assert found["config"]["hyperparameters"] == {"x": 0.5, "length": 1}
+    assert found["config"]["hyperparameters"] == {"x": {"type": "const", "val": 0.5}, "length": {"type": "const", "val": 1}}
     path.write_text(yaml.safe_dump({"max_restarts": 1}))
     up.run(det, "template", "set", name, str(path))
     assert "max_restarts: 1" in up.run(det, "template", "describe", name)

@@ -108,9 +108,9 @@ def test_a_bucket(up, det, run, tmp_path, name):
     [
         ({"type": "azure", "container": "c"}, "azure is not offered by the local server"),
         ({"type": "tape"}, "'tape' is none of directory, shared_fs, s3, gcs"),
-        ({"type": "s3"}, "bucket: is required for 's3'"),
+        ({"type": "s3"}, "bucket: is required"),
         ({"type": "s3", "bucket": 3}, "bucket: a text is expected, not 3"),
-        ({"type": "gcs", "bucket": "b", "region": "x"}, "region: unknown field of 'gcs'"),
+        ({"type": "gcs", "bucket": "b", "region": "x"}, "region: unknown field 'region'"),
         ({"bucket": "b"}, "type: is required with 'bucket'"),
         ({"type": "shared_fs", "host_path": "relative"}, "host_path: an absolute path is expected"),
         ({"type": "directory", "container_path": "/proc/here"}, "container_path: /proc/here cannot be made"),

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from pdk.errors import Conflict, NotFound, UserError, WrongState
-from pdk.local.determined.service import experiments, workspaces
+from pdk.local.determined.service import experiments, searchers, workspaces
 
 Connection = sqlite3.Connection
 
@@ -95,7 +95,7 @@ def sort_by_metric(db: Connection, experiment: experiments.Experiment, rows: lis
 
     def key(row: sqlite3.Row) -> tuple[bool, float]:
         validation = validation_of(db, row)
-        value = experiments.searcher_metric(experiment, validation["metrics"]) if validation else None
+        value = searchers.metric_of(experiment.config["searcher"], validation["metrics"]) if validation else None
         return value is None, sign * (value or 0.0)
 
     return sorted(rows, key=key)

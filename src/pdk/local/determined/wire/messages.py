@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pdk.local.determined.service import config, experiments, registry, summaries, workspaces
+from pdk.local.determined.service import config, experiments, metrics, registry, summaries, workspaces
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Messages:
             "hparams": found.hparams,
             "restarts": found.restarts,
             "startTime": stamp(found.started),
-            "totalBatchesProcessed": experiments.steps(self.db, found.id),
+            "totalBatchesProcessed": metrics.steps(self.db, found.id),
             "taskId": found.task,
             "taskIds": [found.task],
             "checkpointCount": len(registry.checkpoints(self.db, trial=found.id)),
@@ -90,7 +90,7 @@ class Messages:
         }
         if found.ended is not None:
             message["endTime"] = stamp(found.ended)
-        latest, best = experiments.validations(self.db, found)
+        latest, best = metrics.validations(self.db, found)
         if latest:
             message["latestValidation"] = self.metrics(latest)
         if best:
@@ -111,7 +111,7 @@ class Messages:
         """Metrics and checkpoints of a trial by time."""
         made = [
             (row["reported"], {"validation" if row["grp"] == "validation" else "training": self.metrics(row, batches=batches)})
-            for row in experiments.metrics(self.db, found.id)
+            for row in metrics.of_trial(self.db, found.id)
             if row["grp"] in ("training", "validation")
         ]
         for row in registry.checkpoints(self.db, trial=found.id):
@@ -137,7 +137,7 @@ class Messages:
             "hparams": trial.hparams,
             "validationMetrics": {"avgMetrics": json.loads(validation["metrics"]) if validation else {}},
         }
-        value = experiments.searcher_metric(experiment, validation["metrics"]) if validation else None
+        value = metrics.searcher_metric(experiment, validation["metrics"]) if validation else None
         if value is not None:
             training["searcherMetric"] = value
         return {

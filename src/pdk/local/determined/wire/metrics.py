@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import UserError
-from pdk.local.determined.service import experiments
+from pdk.local.determined.service import experiments, metrics
 from pdk.local.determined.wire.http import Handlers
 from pdk.local.determined.wire.messages import Json, stamp
 
@@ -27,7 +27,7 @@ class Metrics(Handlers):
         return [
             route("GET", f"{base}/trial_metrics", self.stream),
             route("GET", f"{base}/training_metrics", partial(self.stream, group="training")),
-            route("GET", f"{base}/validation_metrics", partial(self.stream, group=experiments.VALIDATION)),
+            route("GET", f"{base}/validation_metrics", partial(self.stream, group=metrics.VALIDATION)),
         ]
 
     async def stream(self, request: Request, group: str = "") -> StreamingResponse:
@@ -47,9 +47,9 @@ class Metrics(Handlers):
                 yield json.dumps({"result": {"metrics": reports[start : start + BATCH]}}) + "\n"
 
     def _reports(self, trial: int, group: str) -> list[Json]:
-        key = "validation_metrics" if group == experiments.VALIDATION else "avg_metrics"
+        key = "validation_metrics" if group == metrics.VALIDATION else "avg_metrics"
         reports = []
-        for number, row in enumerate(experiments.metrics(self.db.reader, trial, group)):
+        for number, row in enumerate(metrics.of_trial(self.db.reader, trial, group)):
             values: Json = {key: json.loads(row["metrics"])}
             if row["batch_metrics"]:
                 values["batch_metrics"] = json.loads(row["batch_metrics"])

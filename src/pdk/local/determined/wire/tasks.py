@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import experiments, registry, search, searchers
+from pdk.local.determined.service import experiments, metrics, registry, search, searchers
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json
 
@@ -87,7 +87,7 @@ class Tasks(Handlers):
             raise UserError(f"avgMetrics: an object of metrics by name is expected, not {values['avgMetrics']!r}")
         await self.db.write(
             partial(
-                experiments.add_metrics,
+                metrics.add,
                 trial_id=number(request),
                 run=_count(report, "trialRunId"),
                 group=str(given.get("group") or "training"),
@@ -115,7 +115,7 @@ class Tasks(Handlers):
         return {}
 
     async def best(self, request: Request) -> Json:
-        value = experiments.best_validation(self.db.reader, experiments.get(self.db.reader, number(request)))
+        value = metrics.best_validation(self.db.reader, experiments.get(self.db.reader, number(request)))
         if value is None:
             raise NotFound(f"experiment {number(request)} has no validation metric yet")
         return {"metric": value}
