@@ -75,6 +75,15 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since boot."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def leave(run_dir: Path, name: str, content: dict[str, object]) -> None:
     """Write a file of the run folder so that it is seen either whole or not at all."""
     temporary = run_dir / f".{name}"
@@ -266,7 +275,7 @@ def be_init(run_dir: Path, spec: dict[str, object], execute: Execute) -> NoRetur
 
 def watch(run_dir: Path, spec: dict[str, object], execute: Execute) -> None:
     """As the watcher: make namespaces, run init, leave the exit status."""
-    began = time.time()
+    began, killed = time.time(), oom_kills()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
     enter_namespaces()
     init = os.fork()
@@ -282,7 +291,8 @@ def watch(run_dir: Path, spec: dict[str, object], execute: Execute) -> None:
     _, status = os.waitpid(init, 0)
     code = os.waitstatus_to_exitcode(status)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    leave(run_dir, "exit.json", {"code": code if code >= 0 else 128 - code, "began": began, "ended": time.time(), "peak_bytes": peak})
+    end = {"code": code if code >= 0 else 128 - code, "began": began, "ended": time.time(), "peak_bytes": peak}
+    leave(run_dir, "exit.json", {**end, "oom_kills": oom_kills() - killed})
 
 
 def launch(run_dir: Path, execute: Execute) -> None:

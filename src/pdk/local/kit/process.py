@@ -73,19 +73,27 @@ class Handle:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a program ended: shell-style code (128 + signal), unix times, peak memory in bytes."""
+    """How a program ended: shell-style code (128 + signal), unix times, peak memory in bytes.
+
+    `oom_kills` counts the processes that the kernel killed for want of memory meanwhile, on all of the machine.
+    """
 
     code: int
     began: float = 0.0
     ended: float = 0.0
     peak_bytes: int = 0
+    oom_kills: int = 0
 
     def reason(self) -> str:
         """The end in words."""
         if self.code == 0:
             return "it ended well"
+        if self.code == LOST and self.oom_kills:
+            return f"it was killed by the kernel for want of memory (it had used up to {self.peak_bytes / 2**20:,.0f} MiB)"
+        if self.oom_kills:
+            return f"it exited with code {self.code}, after the kernel had killed a process for want of memory"
         if self.code == LOST:
-            return "it was killed (signal 9: by the kernel for want of memory, or by somebody)"
+            return "it was killed (signal 9: by somebody, or by the kernel for want of memory)"
         names = {number.value: number.name for number in signal.Signals}
         if self.code - 128 in names:
             return f"it was ended by signal {self.code - 128} ({names[self.code - 128]})"
@@ -169,9 +177,14 @@ def find(run_dir: Path) -> Handle | None:
     return Handle(run_dir, content["pid"], content["start_time"], content["boot"])
 
 
+def from_another_boot(handle: Handle) -> bool:
+    """Whether the machine went down after a program was started."""
+    return handle.boot != launcher.boot_id()
+
+
 def alive(handle: Handle) -> bool:
     """Whether the very process of `handle` still runs (not a later one with its pid, not a zombie)."""
-    if handle.boot != launcher.boot_id():
+    if from_another_boot(handle):
         return False
     try:
         stat = Path(f"/proc/{handle.pid}/stat").read_bytes().rpartition(b")")[2].split()

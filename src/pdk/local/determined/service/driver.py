@@ -177,13 +177,16 @@ class Driver:
         finally:
             killer.cancel()
             (handle.run_dir / "spec.json").unlink(missing_ok=True)
+        if ended.code and not experiments.ending(self.db.reader, id_):
+            with handle.log.open("a") as file:
+                file.write(f"[pdk] run {trial.run} of trial {id_}: {ended.reason()}\n")
         tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
         reason = self.redactor(trial)(f"{ended.reason()}; the last lines of the trial's log:\n{tail}")
-        await self._end(id_, ended.code, reason)
+        await self._end(id_, ended.code, reason, blameless=process.from_another_boot(handle))
         (handle.run_dir / "started.json").unlink(missing_ok=True)
 
-    async def _end(self, id_: int, code: int, reason: str) -> None:
-        await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason))
+    async def _end(self, id_: int, code: int, reason: str, *, blameless: bool = False) -> None:
+        await self.db.write(partial(experiments.end_run, id_=id_, code=code, reason=reason, blameless=blameless))
 
     async def _kill_when_asked(self, id_: int, handle: process.Handle) -> None:
         async for _ in self.db.changes.watch():

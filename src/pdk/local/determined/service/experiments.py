@@ -261,10 +261,10 @@ def preempt(db: Connection, trials_: Iterable[int]) -> None:
     db.executemany("UPDATE trial SET preempted = 1 WHERE id = ?", [(id_,) for id_ in trials_])
 
 
-def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
+def end_run(db: Connection, id_: int, code: int, reason: str, *, blameless: bool = False) -> Trial:
     """A trial's process ended with `code`: decide what becomes of the trial; `reason` is for the user should it fail.
 
-    A failed run is repeated from the last checkpoint, `max_restarts` times.
+    A failed run is repeated from the last checkpoint, `max_restarts` times; one that is `blameless` (the machine went down) is not counted.
     """
     found = trial(db, id_)
     experiment = get(db, found.experiment)
@@ -282,6 +282,8 @@ def end_run(db: Connection, id_: int, code: int, reason: str) -> Trial:
         pass  # it saved itself and waits, for `activate` or for slots
     elif code == 0 and not found.acknowledged:
         end(db, found, "COMPLETED", "")
+    elif code != 0 and blameless:
+        db.execute("UPDATE trial SET reason = ? WHERE id = ?", (reason, id_))
     elif code != 0 and (found.stopped or found.restarts >= int(experiment.config["max_restarts"])):
         end(db, found, "ERROR", reason)
     elif code != 0:

@@ -68,7 +68,7 @@ class Messages:
         }
         if found.ended is not None:
             message["endTime"] = stamp(found.ended)
-            message["duration"] = int(found.ended - found.started)
+            message["duration"] = max(0, int(found.ended - found.started))
         if found.parent is not None:
             message["forkedFrom"] = found.parent
         return message
