@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint unit conformance nightly lock docs clean
+.PHONY: help setup demo test lint unit conformance conformance-determined nightly lock docs clean
 
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
 	@echo "make test   set up, then lint, types, import contracts and all tests"
 	@echo "make conformance  the recorded Pachyderm calls on a real engine (needs the testbed)"
+	@echo "make conformance-determined  the recorded Determined calls on a real master (DET_MASTER, DET_USER, DET_PASS)"
 	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
 	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
 
@@ -38,6 +39,11 @@ conformance: setup
 	$(TESTBED) up
 	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/pachyderm/test_jobs.py -k object_stores -p no:cacheprovider
+
+# the same for Determined, on the master that DET_MASTER, DET_USER and DET_PASS name (it needs an agent with two slots)
+conformance-determined: setup
+	@test -n "$(DET_MASTER)" || { echo "set DET_MASTER, DET_USER and DET_PASS to a real master"; exit 2; }
+	$(BIN)/python -m pytest tests/parity -k determined -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 
 # the kill test with ten times as many kills
 nightly: setup

@@ -1,8 +1,11 @@
 """Experiments and trials, from create to delete."""
 
 import json
+import re
 
 import yaml
+
+from parity.master import TIME
 
 SCRIPT = """
 import select, sys
@@ -47,7 +50,12 @@ def record(answer):
     """What an experiment's record says of it, whatever the installation."""
     found = answer.get("experiment", answer)
     found["searcherType"] = found["searcherType"].strip('"')  # the engine quotes it
-    return {**{key: found.get(key) for key in RECORD}, "ended": bool(found.get("endTime")), "forked": bool(found.get("forkedFrom"))}
+    return {
+        **{key: found.get(key) for key in RECORD},
+        "labels": sorted(found["labels"]),
+        "ended": bool(found.get("endTime")),
+        "forked": bool(found.get("forkedFrom")),
+    }
 
 
 def created(master, **changes):
@@ -175,7 +183,8 @@ def test_a_run_from_create_to_delete(master, t, tmp_path):
 
 
 def lines(text):
-    return [" ".join(line.split()) for line in text.splitlines() if not line.startswith("-")]
+    found = [TIME.sub("TIME", " ".join(line.split())) for line in text.splitlines() if not line.startswith("-")]
+    return [re.sub(r"^\d+ \| (\d+ \| (?=\w+ \| TIME \| TIME \| \{))?", "ID | ", line) for line in found]
 
 
 def test_a_run_that_fails(master, t):

@@ -10,7 +10,7 @@ from parity.test_parity_determined_experiments import API, BASE, run
 
 ABSENT = "5c2f4f0e-0000-4000-8000-000000000000"
 MODEL = ("name", "description", "metadata", "labels", "notes", "archived", "numVersions")
-VERSION = ("version", "name", "comment", "metadata", "labels", "notes", "username")
+VERSION = ("version", "name", "comment", "metadata", "labels", "notes")
 
 
 def model(answer):

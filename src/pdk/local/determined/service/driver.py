@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
 TAIL_LINES = 30
+LET_GO = "let-go"  # in the run folder of a trial that the server ends with itself
 # a trial outlives its server: while it is away, connections are refused or a proxy answers 502-504
 # everything that a trial's processes do among themselves stays on this machine
 INTERFACES = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo")
@@ -81,6 +82,11 @@ class Driver:
     def used(self) -> int:
         """How many slots are held."""
         return sum(map(len, self._slots.values()))
+
+    @property
+    def running(self) -> Collection[int]:
+        """The trials that are being driven."""
+        return self._tasks.keys()
 
     def folder(self, trial: experiments.Trial) -> Path:
         """Where a trial's run folders are."""
@@ -171,6 +177,7 @@ class Driver:
         try:
             ended = await process.wait(handle)
         except asyncio.CancelledError:  # the server stops cleanly: nothing stays behind, the next start resumes
+            (handle.run_dir / LET_GO).touch()  # also if this server is killed before it is done
             await asyncio.shield(process.stop(handle, grace_s=2.0))
             (handle.run_dir / "started.json").unlink(missing_ok=True)
             raise
@@ -182,7 +189,8 @@ class Driver:
                 file.write(f"[pdk] run {trial.run} of trial {id_}: {ended.reason()}\n")
         tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
         reason = self.redactor(trial)(f"{ended.reason()}; the last lines of the trial's log:\n{tail}")
-        await self._end(id_, ended.code, reason, blameless=process.from_another_boot(handle))
+        blameless = process.from_another_boot(handle) or (handle.run_dir / LET_GO).exists()
+        await self._end(id_, ended.code, reason, blameless=blameless)
         (handle.run_dir / "started.json").unlink(missing_ok=True)
 
     async def _end(self, id_: int, code: int, reason: str, *, blameless: bool = False) -> None:
@@ -200,8 +208,8 @@ class Driver:
         made = await asyncio.to_thread(environment.prepare, self.home / "environments", archive)
         run = self.folder(trial) / f"run-{trial.run}"
         inside = run / "determined"
-        for name in ("info", "workdir", "train/model", "cache"):
-            (inside / name).mkdir(parents=True, exist_ok=True)
+        for place in (inside / "info", inside / "workdir", inside / "train" / "model", inside / "cache", self.home / "cache"):
+            place.mkdir(parents=True, exist_ok=True)
         with (run / "log").open("a") as file:
             file.writelines(f"[pdk] {remark}\n" for remark in experiment.remarks if trial.run == 1)
             if trial.run > 1:
@@ -220,6 +228,7 @@ class Driver:
                 **process.base_environment(made.python),
                 **self.around.env,
                 **INTERFACES,
+                "XDG_CACHE_HOME": "/run/determined/cache",
                 **given,
                 **devices.pinned(self.slots, trial.slots),
                 **self._variables(trial, experiment),
@@ -228,6 +237,7 @@ class Driver:
             binds=[
                 *made.binds,
                 process.Bind(inside, "/run/determined"),
+                process.Bind(self.home / "cache", "/run/determined/cache"),  # what trials download, for the next ones
                 process.Bind(script, "/run/determined/entry.sh", read_only=True),
                 *storage.binds(experiment.config),
             ],

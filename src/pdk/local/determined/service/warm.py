@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 600.0  # after which it is let go
 MEMORY = 2 << 30  # bytes that must be available before one is started
 READY_S = 120.0
+COMMAND = (sys.executable, "-m", "pdk.local.determined.zygote")
 # variables that libraries read when they are imported: a trial that sets one needs a process of its own
 READ_AT_IMPORT = (
     "ATEN", "CUDA", "GLOO", "HIP", "HSA", "KMP_", "LD_", "MALLOC", "MKL_", "NCCL", "NUMEXPR", "NVIDIA", "OMP_", "OPENBLAS", "PYTHON",
@@ -68,7 +69,7 @@ class Zygote:
         if psutil.virtual_memory().available < MEMORY:
             return False
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pdk.local.determined.zygote",
+            *COMMAND,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=self.environment, cwd="/", start_new_session=True,
         )  # fmt: skip
         await self._answer("ready")

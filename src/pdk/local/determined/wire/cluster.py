@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import AuthError, NotSupported
-from pdk.local.determined.service import experiments, storage
+from pdk.local.determined.service import experiments, storage, workspaces
 from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.http import SESSION_S, Frame, Handlers, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
@@ -37,6 +37,7 @@ class Cluster(Handlers):
             route("GET", f"{api}/agents", self.agents),
             route("GET", f"{api}/tasks", self.tasks),
             route("GET", f"{api}/resource-pools", self.pools),
+            route("GET", f"{api}/job-queues-v2", self.jobs),
             route("POST", f"{api}/tensorboards", self.tensorboard),
         ]
 
@@ -102,6 +103,29 @@ class Cluster(Handlers):
             "clusterName": "", "resourceManagerName": "local", "resourceManagerMetadata": {},
         }  # fmt: skip
         return page([pool], request.query_params, dict, "resourcePools")
+
+    async def jobs(self, request: Request) -> Json:
+        pool = request.query_params.get("resourcePool") or "default"
+        living = [entry for entry in experiments.listing(self.db.reader)[::-1] if entry.state not in experiments.TERMINAL]
+        found = [entry for entry in living if pool == "default"]
+        found.sort(key=lambda entry: (entry.config["resources"]["priority"], entry.id))
+        if request.query_params.get("orderBy") == "ORDER_BY_DESC":
+            found.reverse()
+        return page(found, request.query_params, self._job, "jobs")
+
+    def _job(self, found: experiments.Experiment) -> Json:
+        resources, project = found.config["resources"], workspaces.project(self.db.reader, found.project)
+        held = sum(len(trial.slots) for trial in experiments.trials(self.db.reader, found.id) if trial.id in self.driver.running)
+        wanted = sum(int(resources["slots_per_trial"]) for trial in experiments.trials(self.db.reader, found.id) if trial.ended is None)
+        return {
+            "full": {
+                "summary": {"state": f"STATE_{'SCHEDULED' if held else 'QUEUED'}", "jobsAhead": -1 if held else 0},
+                "type": "TYPE_EXPERIMENT", "submissionTime": stamp(found.started), "username": USER["username"], "userId": USER["id"],
+                "resourcePool": "default", "isPreemptible": True, "requestedSlots": wanted, "allocatedSlots": held, "name": found.name,
+                "entityId": str(found.id), "priority": resources["priority"], "weight": resources["weight"], "jobId": found.job_id,
+                "progress": found.progress, "workspaceId": project["workspace"],
+            }
+        }  # fmt: skip
 
     async def tasks(self, _request: Request) -> Json:
         return {"allocationIdToSummary": {}}
