@@ -23,6 +23,7 @@ sys.path[0] = str(Path(__file__).parent.parent / "tests")
 import aiohttp
 import yaml
 from determined.experimental import Determined
+from pachyderm_sdk.api import pfs
 
 from conformance.determined.test_determined import CONFIG, MODEL
 from conftest import Up, wait_until
@@ -67,7 +68,7 @@ async def reports(address, token, trial, kill=None):
     Args:
         kill: an installation whose servers are killed when a third has been answered.
     """
-    numbers, answered, group = iter(range(1, REPORTS + 1)), set(), "killed" if kill else "training"
+    numbers, answered, group = iter(range(1, REPORTS + 1)), set(), "killed" if kill else "many"
     url, headers = f"{address}/api/v1/trials/{trial}/metrics", {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=CLIENTS)) as session:
 
@@ -155,7 +156,8 @@ def data(up, *, again=False):
             (source / f"{number}").write_bytes(os.urandom(FILE_BYTES))
         up.run("pdk", "create", "repo", "bench")
         up.run("pdk", "put", "file", "bench@master", "-r", "-f", str(source))
-    config["branch"] = json.loads(up.run("pdk", "inspect", "branch", "bench@master", "--output", "json"))["head"]["id"]
+    repo = pfs.Repo(name="bench", type="user", project=pfs.Project(name="default"))
+    config["branch"] = client.pfs.inspect_branch(branch=pfs.Branch(repo=repo, name="master")).head.id
     began = time.monotonic()
     files = reader.listing(client, config)
     folder = reader.fetch(client, config, files)

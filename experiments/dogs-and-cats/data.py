@@ -48,9 +48,41 @@ def listing(client, config):
         before = pfs.File(commit=commit_of(config, "previous_commit"), path="/")
         changes = client.pfs.diff_file(new_file=root, old_file=before)
         found = [change.new_file for change in changes if change.new_file and change.new_file.file.path]
-    else:
-        found = list(client.pfs.walk_file(file=root))
-    return {info.file.path: info.hash.hex() for info in found if info.file_type == pfs.FileType.FILE}
+        return {info.file.path: info.hash.hex() for info in found if info.file_type == pfs.FileType.FILE}
+    return dict(walk(client, root))
+
+
+def walk(client, root):
+    """Path and content hash of every file below `root`.
+
+    What `client.pfs.walk_file` does, which takes 0.2 ms a file to make objects of which only two fields are wanted here.
+    """
+    call = client._channel.unary_stream("/pfs_v2.API/WalkFile", request_serializer=bytes, response_deserializer=bytes)
+    for answer in call(pfs.WalkFileRequest(file=root)):
+        info = message(answer)
+        if info.get(2) == pfs.FileType.FILE:
+            yield message(info[1])[2].decode(), info.get(5, b"").hex()
+
+
+def message(raw):
+    """The last value of each field of a protobuf message, by number: a whole number, or bytes."""
+    fields, at = {}, 0
+    while at < len(raw):
+        key, at = varint(raw, at)
+        if key & 7 == 0:
+            fields[key >> 3], at = varint(raw, at)
+            continue
+        size, at = varint(raw, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
+        fields[key >> 3], at = raw[at : at + size], at + size
+    return fields
+
+
+def varint(raw, at):
+    """A whole number in protobuf's form, and the position after it."""
+    value, shift = 0, 0
+    while raw[at] & 128:
+        value, shift, at = value | (raw[at] & 127) << shift, shift + 7, at + 1
+    return value | raw[at] << shift, at + 1
 
 
 def cache_folder():

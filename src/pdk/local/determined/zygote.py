@@ -25,6 +25,7 @@ WARM = (
     "torch.utils.tensorboard",
     "torch._dynamo",  # 1.3 s that the first optimizer of every program waits for
 )  # fmt: skip
+LAUNCH = "determined.exec.launch"  # starts an experiment's own command
 PREPARE = (("--download_context_directory", "--resources", "--proxy"), ("--rendezvous",))
 
 
@@ -79,6 +80,11 @@ def run_apart(name: str, arguments: list[str]) -> None:
         if status:
             sys.exit(os.waitstatus_to_exitcode(status))
         return
+    end_with(name, arguments)
+
+
+def end_with(name: str, arguments: list[str]) -> NoReturn:
+    """Be the module, then end as the interpreter does, without its finalization."""
     code = 1
     try:
         run_module(name, arguments)
@@ -110,6 +116,8 @@ def be(trial: Trial) -> None:
     for options in PREPARE:
         run_apart("determined.exec.prep_container", list(options))
     name, *arguments = trial.argv[2:]  # after the shell and entry.sh
+    if name == LAUNCH:  # the code has a process of its own: nothing of it is in this one, which need not be taken down with care
+        end_with(name, arguments)
     run_module(name, arguments)
 
 

@@ -215,12 +215,13 @@ class Driver:
             if trial.run > 1:
                 file.write(f"[pdk] run {trial.run} of trial {trial.id}, restarts so far: {trial.restarts}\n")
         entry = experiment.config["entrypoint"]
-        kind = self.slots[0].kind
-        last, given, launch = ["determined.exec.launch"], config.environment_variables(experiment.config, kind), process.launch
+        given = config.environment_variables(experiment.config, self.slots[0].kind)
+        last, launch = ["determined.exec.launch"], process.launch
+        own_process = True  # the code's: what is forked from the warm process only prepares for it
         if len(trial.slots) < 2 and isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
-            last = ["determined.exec.harness", entry]  # one slot needs no torch.distributed around it
-            if made.shared and warm.suits(given):
-                launch = self.zygote.launch
+            last, own_process = ["determined.exec.harness", entry], False  # one slot needs no torch.distributed around it
+        if made.shared and (own_process or warm.suits(given)):
+            launch = self.zygote.launch
         script = Path(__file__).with_name("entry.sh")
         spec = process.Spec(
             argv=[shutil.which("bash") or "sh", "/run/determined/entry.sh", *last],  # startup hooks are written for bash
