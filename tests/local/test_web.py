@@ -1,11 +1,14 @@
 """The door of every HTTP server."""
 
+import socket
+
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from pdk.local.kit import web
 from pdk.local.kit.web import Door, Guard, host_of
 
 
@@ -59,3 +62,12 @@ def test_off_loopback_every_call_needs_the_secret():
     assert client("10.0.0.1").get("/x", headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert client("10.0.0.1").get("/x", headers={"Authorization": "Bearer the-secret"}).status_code == 200
     assert client("10.0.0.1").get("/healthz").status_code == 200
+
+
+def test_connections_do_not_wait_for_acknowledgements():
+    with web.listen("127.0.0.1", 0) as sock:
+        client = socket.create_connection(sock.getsockname())
+        sock.setblocking(True)
+        accepted, _ = sock.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -68,6 +68,7 @@ def main() -> None:
         except PdkError as error:
             sys.exit(f"the model cannot be served: {error}")
         sock = socket.create_server((options.host, options.port), backlog=1024)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: no answer waits for an ACK
         sock.setblocking(False)
         logging.getLogger(__name__).info("serving %s on %s port %d", model.name, *sock.getsockname()[:2])
         asyncio.run(serve(Protocol(model, Serving()), sock, options.ready_file))

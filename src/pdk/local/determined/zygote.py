@@ -23,6 +23,7 @@ from pdk.local.kit import launcher
 WARM = (
     "determined", "determined.core", "determined.exec", "determined.load", "determined.pytorch", "determined.common.api.analytics",
     "torch.utils.tensorboard",
+    "pdk.local.kit.loopback",
     "torch._dynamo",  # 1.3 s that the first optimizer of every program waits for
 )  # fmt: skip
 LAUNCH = "determined.exec.launch"  # starts an experiment's own command
