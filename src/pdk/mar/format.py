@@ -27,6 +27,7 @@ class Manifest:
     serialized_file: str | None = None
     model_file: str | None = None
     requirements_file: str | None = None
+    config_file: str | None = None
 
     def check(self) -> None:
         """Raise UserError for a name that no archive may have."""
@@ -46,6 +47,7 @@ class Manifest:
             "serializedFile": self.serialized_file,
             "modelFile": self.model_file,
             "requirementsFile": self.requirements_file,
+            "configFile": self.config_file,
         }
         content = {
             "createdOn": "01/01/1980 00:00:00",
@@ -72,6 +74,7 @@ class Manifest:
                 serialized_file=model.get("serializedFile"),
                 model_file=model.get("modelFile"),
                 requirements_file=model.get("requirementsFile"),
+                config_file=model.get("configFile"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{MANIFEST} is not the manifest of a model archive: {error!r}") from error

@@ -29,7 +29,13 @@ def write(target: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -
         UserError: a path that no archive may hold, or a file that the manifest names is missing.
     """
     manifest.check()
-    named = [manifest.handler.partition(":")[0], manifest.serialized_file, manifest.model_file, manifest.requirements_file]
+    named = [
+        manifest.handler.partition(":")[0],
+        manifest.serialized_file,
+        manifest.model_file,
+        manifest.requirements_file,
+        manifest.config_file,
+    ]
     for name in named:
         if name and name not in files:
             raise UserError(f"the archive of model {manifest.model_name!r} lacks {name!r}, which its manifest names")

@@ -1,25 +1,26 @@
-"""A model store on disk, and the handler of one model in it.
-
-A store has TorchServe's layout: ``model-store/*.mar`` and ``config/config.properties``. A handler has TorchServe's form: a class with
-``initialize(context)`` and ``handle(data, context)``, or a function ``handle(data, context)``. It says that a request is at fault by
-raising ValueError.
-"""
+"""A model store on disk, in TorchServe's layout: ``model-store/*.mar`` and ``config/config.properties``; and one model in it."""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+import yaml
 
 from pdk.errors import UserError
 from pdk.mar import Archive, Manifest
 from pdk.mar.format import PROVENANCE
+from pdk.serving import handlers
+
+
+class NoMetrics:
+    """Takes the metrics that TorchServe's handlers report, whatever they are called; the runtime has its own."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_args, **_more: None
 
 
 @dataclass
@@ -31,8 +32,9 @@ class Context:
     manifest: dict[str, Any]
     gpu_id: int | None = None
     batch_size: int = 1
-    metrics: Any = None
+    metrics: Any = field(default_factory=NoMetrics)
     request_ids: dict[int, str] = field(default_factory=dict)
+    model_yaml_config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def system_properties(self) -> dict[str, Any]:
@@ -48,6 +50,54 @@ class Context:
     def get_request_id(self, index: int = 0) -> str | None:
         """The ID of a request of the batch."""
         return self.request_ids.get(index)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model wants to be served: instances answered together, how long the first of them waits, how long an answer may take."""
+
+    batch_size: int = 1
+    batch_delay_s: float = 0.1
+    timeout_s: float = 120.0
+    content: dict[str, Any] = field(default_factory=dict)
+
+
+def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
+    """Those of the archive's ``model-config.yaml``, and over them those of the store's ``config.properties``.
+
+    Raises:
+        UserError: one of them cannot be read, or holds what is no number.
+    """
+    found: dict[str, Any] = {}
+    for name in filter(None, (manifest.config_file, "model-config.yaml")):
+        if (folder / name).is_file():
+            try:
+                found = dict(yaml.safe_load((folder / name).read_text()) or {})
+            except (yaml.YAMLError, ValueError, TypeError) as error:
+                raise UserError(f"{name} of model {manifest.model_name!r} is not YAML with settings: {error}") from error
+            break
+    given = {**found, **_snapshot(store / "config" / "config.properties", manifest.model_name)}
+    try:
+        made = Settings(
+            int(given.get("batchSize", 1)), float(given.get("maxBatchDelay", 100)) / 1000, float(given.get("responseTimeout", 120)), found
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the settings of model {manifest.model_name!r} hold what is no number: {error}") from error
+    if made.batch_size < 1 or made.batch_delay_s < 0 or made.timeout_s <= 0:
+        raise UserError(f"the settings of model {manifest.model_name!r} are out of range: {made}")
+    return made
+
+
+def _snapshot(path: Path, model: str) -> dict[str, Any]:
+    """What a ``config.properties`` says of a model, in TorchServe's form."""
+    if not path.is_file():
+        return {}
+    lines = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line and not line.startswith("#"))
+    try:
+        versions = (json.loads(lines.get("model_snapshot", "{}")).get("models") or {}).get(model) or {}
+        return dict(next(iter(versions.values()), {}))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"model_snapshot of {path.name} is not what TorchServe writes: {error}") from error
 
 
 def find_archive(store: Path) -> Path:
@@ -83,8 +133,14 @@ class Model:
         self.provenance: Mapping[str, Any] = {}
         if PROVENANCE in archive.names:
             self.provenance = json.loads(archive.read(PROVENANCE))
-        self.context = Context(self.name, str(folder), json.loads(archive.read("MAR-INF/MANIFEST.json")))
-        self.handle = load_handler(folder, archive.manifest.handler, self.context)
+        self.settings = settings_of(store, folder, archive.manifest)
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        self.context = Context(self.name, str(folder), manifest, model_yaml_config=self.settings.content)
+        self.handler = handlers.load(folder, archive.manifest.handler, self.context)
+
+    def handle(self, instances: list[Any], context: Context) -> Any:
+        """What the handler answers."""
+        return self.handler.answer(instances, context)
 
     def headers(self) -> dict[str, str]:
         """Where an answer comes from, for the response's headers."""
@@ -97,50 +153,3 @@ class Model:
             "pdk-code-sha": code.get("sha"),
         }
         return {key: value for key, value in named.items() if value}
-
-
-def load_module(folder: Path, file: str) -> ModuleType:
-    """Import a handler's file; its folder comes first on the path, so that it finds its neighbours."""
-    path = folder / file
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"the handler {file!r} is not a Python file")
-    sys.path.insert(0, str(folder))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"the handler {file!r} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def load_handler(folder: Path, handler: str, context: Context) -> Callable[[list[Any], Context], Any]:
-    """The callable that answers requests, initialized.
-
-    Raises:
-        UserError: the handler does not import, has no entry point, or cannot be initialized.
-    """
-    file, _, entry = handler.partition(":")
-    module = load_module(folder, file if file.endswith(".py") else f"{file}.py")
-    if entry or not _classes(module):
-        function = getattr(module, entry or "handle", None)
-        if not callable(function):
-            raise UserError(f"the handler {handler!r} has neither a class with a method handle nor a function {entry or 'handle'!r}")
-        return function  # type: ignore[no-any-return]
-    found = _classes(module)
-    if len(found) > 1:
-        raise UserError(
-            f"the handler {handler!r} has several classes with a method handle: {', '.join(c.__name__ for c in found)}; keep one"
-        )
-    made = found[0]()
-    try:
-        made.initialize(context)
-    except Exception as error:
-        raise UserError(f"the handler {found[0].__name__} cannot be initialized: {type(error).__name__}: {error}") from error
-    return made.handle  # type: ignore[no-any-return]
-
-
-def _classes(module: ModuleType) -> list[type]:
-    own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
-    return [value for value in own if callable(getattr(value, "handle", None)) and callable(getattr(value, "initialize", None))]
