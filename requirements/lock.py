@@ -1,8 +1,8 @@
 """Write the lock files anew: ``python requirements/lock.py`` (needs uv).
 
 All with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
-replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them) and `python-pachyderm.txt` (an old client, for
-which the tests make an environment of its own).
+replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them), and `python-pachyderm.txt` and
+`torch-model-archiver.txt` (an old client and an old tool, for which the tests make environments of their own).
 """
 
 import re
@@ -36,7 +36,11 @@ def main() -> None:
         files[name].append(block)
     for name, blocks in files.items():
         (HERE / f"{name}.txt").write_text("\n".join(blocks) + "\n")
-    for name, package in (("uv", "uv"), ("python-pachyderm", "python-pachyderm==7.*")):
+    for name, package in (
+        ("uv", "uv"),
+        ("python-pachyderm", "python-pachyderm==7.*"),
+        ("torch-model-archiver", "torch-model-archiver==0.12.*"),
+    ):
         (HERE / f"{name}.txt").write_text(alone(package))
 
 

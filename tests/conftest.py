@@ -46,6 +46,18 @@ def program(name, *places):
     return None
 
 
+def environment_of(name):
+    """The interpreter of an environment of its own with what requirements/NAME.txt locks; made when missing."""
+    lock, home = CHECKOUT / "requirements" / f"{name}.txt", CHECKOUT / ".venv" / "clients" / name
+    python, stamp = home / "bin" / "python", home / "lock"
+    if not stamp.exists() or stamp.read_text() != lock.read_text():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        words = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
+        subprocess.run(words, check=True)
+        stamp.write_text(lock.read_text())
+    return python
+
+
 @dataclass
 class Up:
     """A `pdk up` of its own."""

@@ -120,4 +120,4 @@ def test_archives_of_torch_model_archiver_are_read(tmp_path):
             archive.writestr(name, b"x")
         archive.writestr(MANIFEST, json.dumps(manifest))
     (tmp_path / "m.mar").write_bytes(buffer.getvalue())
-    assert Archive.open(tmp_path / "m.mar").manifest == Manifest("m", "1.0", "handler.py", "model.pt")
+    assert Archive.open(tmp_path / "m.mar").manifest == Manifest("m", "1.0", "handler.py", "model.pt", config_file="c.yaml")

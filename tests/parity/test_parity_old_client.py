@@ -2,26 +2,17 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
-LOCK = CHECKOUT / "requirements" / "python-pachyderm.txt"
+from conftest import environment_of
 
 
 @pytest.fixture(scope="session")
-def old_python(tmp_path_factory):
+def old_python():
     """The interpreter of an environment with python-pachyderm 7."""
-    home = CHECKOUT / ".venv" / "clients" / "python-pachyderm"
-    python, stamp = home / "bin" / "python", home / "lock"
-    if not stamp.exists() or stamp.read_text() != LOCK.read_text():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        words = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
-        subprocess.run(words, check=True)
-        stamp.write_text(LOCK.read_text())
-    return python
+    return environment_of("python-pachyderm")
 
 
 def test_an_old_client(engine, recorded, old_python):

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pdk.errors import PdkError, UserError
+from pdk.errors import UserError
 from pdk.mar import Manifest, write
 from pdk.mar.format import PROVENANCE
+from pdk.serving.check import answer
 
 HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt"
 SCRIPTED = "model.pt"
@@ -98,30 +99,11 @@ def pack(model: str, version: str, checkpoint: Path, provenance: Mapping[str, An
     files.update({path.name: path for path in extra})
     archive = scratch / f"{model}.mar"
     write(archive, Manifest(model, "1.0", HANDLER, serialized_file=SCRIPTED), files)
-    example = (code / EXAMPLE).read_bytes() if (code / EXAMPLE).is_file() else None
-    try_out(archive, example, scratch / "trial-run")
+    example = code / EXAMPLE if (code / EXAMPLE).is_file() else None
+    (scratch / "trial-run").mkdir()
+    answer(archive, example, scratch / "trial-run")  # here: this process is the job's own, and has imported torch
     content = archive.read_bytes()
     store = {f"model-store/{model}.mar": content, "config/config.properties": properties(model).encode(), PROVENANCE: origin}
     if example is not None:
-        store[f"config/{EXAMPLE}"] = example
+        store[f"config/{EXAMPLE}"] = example.read_bytes()
     return store
-
-
-def try_out(archive: Path, example: bytes | None, scratch: Path) -> None:
-    """Import the archive's handler and let it answer the example request, if the experiment has one.
-
-    Raises:
-        UserError: it does not.
-    """
-    from pdk.serving.model import Model
-
-    scratch.mkdir()
-    try:
-        model = Model(archive, scratch)
-        if example is not None:
-            instances = json.loads(example)["instances"]
-            model.handle(instances, model.context)
-    except PdkError:
-        raise
-    except Exception as error:
-        raise UserError(f"the archive does not answer the experiment's {EXAMPLE}: {type(error).__name__}: {error}") from error

@@ -80,14 +80,15 @@ def test_processes_of_a_trial_find_each_other_and_nobody_else_does(up, create):
     experiment = create(length=60, slots_per_trial=2)
     trial = experiment.list_trials()[0]
 
+    master = f"http://127.0.0.1:{up.installation.ports.determined}"
+
     def listeners():
         found = []
-        with contextlib.suppress(psutil.NoSuchProcess):  # something ended meanwhile: asked again
-            for process in map(psutil.Process, up.processes()):
-                if f"/trials/{trial.id}/" in " ".join(process.cmdline()):
-                    for child in process.children(recursive=True):
-                        found += [entry.laddr for entry in child.net_connections() if entry.status == psutil.CONN_LISTEN]
-            return found
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if {"DET_MASTER": master, "DET_TRIAL_ID": str(trial.id)}.items() <= process.environ().items():
+                    found += [entry.laddr for entry in process.net_connections() if entry.status == psutil.CONN_LISTEN]
+        return found
 
     # the store of torch.distributed, two sockets between the ranks, and gloo's own of each rank
     found = wait_until(lambda: (now := listeners()) and len(now) >= 5 and now, 60, "the trial's listeners")
