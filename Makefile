@@ -44,6 +44,7 @@ conformance: setup
 conformance-determined: setup
 	@test -n "$(DET_MASTER)" || { echo "set DET_MASTER, DET_USER and DET_PASS to a real master"; exit 2; }
 	$(BIN)/python -m pytest tests/parity -k determined -p no:cacheprovider $(if $(RECORD),--snapshot-update)
+	$(BIN)/python -m pytest tests/flow/test_real_master.py -p no:cacheprovider
 
 # the kill test with ten times as many kills
 nightly: setup
