@@ -41,12 +41,12 @@ def make(archiver, tmp_path):
         words = [archiver, "--model-name", "m", "--version", "1.0", "--handler", "handler.py", "--serialized-file", "model.pt",
                  "--extra-files", "names.txt", "--config-file", "c.yaml", "-r", "r.txt", "--force", *more]  # fmt: skip
         subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-        return tmp_path / "m.mar"
+        return next(path for name in ("m.mar", "m.tar.gz", "m") if (path := tmp_path / name).exists())
 
     return make
 
 
-@pytest.mark.parametrize("form", [(), ("--archive-format", "zip-store")])
+@pytest.mark.parametrize("form", [(), ("--archive-format", "zip-store"), ("--archive-format", "tgz"), ("--archive-format", "no-archive")])
 def test_what_the_archiver_writes_is_read_and_served(make, tmp_path, form):
     path = make(*form)
     found = Archive.open(path).manifest

@@ -3,6 +3,7 @@
 import io
 import json
 import stat
+import tarfile
 import zipfile
 
 import pytest
@@ -121,3 +122,53 @@ def test_archives_of_torch_model_archiver_are_read(tmp_path):
         archive.writestr(MANIFEST, json.dumps(manifest))
     (tmp_path / "m.mar").write_bytes(buffer.getvalue())
     assert Archive.open(tmp_path / "m.mar").manifest == Manifest("m", "1.0", "handler.py", "model.pt", config_file="c.yaml")
+
+
+def tarred(path, members):
+    """A .tar.gz with the files of a good archive below m/, and more members."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in (("m/" + MANIFEST, GOOD.to_json()), ("m/handler.py", b""), ("m/model.pt", b"")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for info in members:
+            archive.addfile(info)
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_a_tar_is_read_with_the_same_distrust(tmp_path):
+    tarred(tmp_path / "good.tar.gz", [])
+    archive = Archive.open(tmp_path / "good.tar.gz")
+    archive.extract(tmp_path / "out")
+    assert (tmp_path / "out" / "handler.py").exists()
+    hostile = [
+        special("m/link", tarfile.SYMTYPE, "/etc/passwd"), special("m/hard", tarfile.LNKTYPE, "m/handler.py"),
+        special("m/device", tarfile.CHRTYPE), special("../evil", tarfile.REGTYPE), special("/evil", tarfile.REGTYPE),
+        special("m/HANDLER.py", tarfile.REGTYPE), special("m/handler.py", tarfile.REGTYPE), special("handler.py", tarfile.REGTYPE),
+        special("m/handler.py/below", tarfile.REGTYPE), special("m/pipe", tarfile.FIFOTYPE),
+    ]  # fmt: skip
+    for number, member in enumerate(hostile):
+        tarred(tmp_path / f"{number}.tar.gz", [member])
+        with pytest.raises(UserError):
+            Archive.open(tmp_path / f"{number}.tar.gz")
+
+
+def test_a_folder_is_read_with_the_same_distrust(tmp_path):
+    folder = tmp_path / "m"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / MANIFEST).write_bytes(GOOD.to_json())
+    for name in ("handler.py", "model.pt"):
+        (folder / name).write_bytes(b"x")
+    before = Archive.open(folder).digest()
+    Archive.open(folder).extract(tmp_path / "out")
+    assert (tmp_path / "out" / "model.pt").read_bytes() == b"x"
+    (folder / "model.pt").write_bytes(b"y")
+    assert Archive.open(folder).digest() != before
+    (folder / "link").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match="link or device"):
+        Archive.open(folder)

@@ -24,6 +24,10 @@ class Job:
     requests: Mapping[str, str]
     limits: Mapping[str, str]
     tolerations: Mapping[str, str]
+    node_selector: Mapping[str, str]
+    min_replicas: int
+    max_replicas: int | None
+    request_timeout_s: int | None
     service_account: str | None
     kubeconfig: Path | None
     google_credentials: Path | None
@@ -48,6 +52,17 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
+def count(text: str) -> int:
+    """A whole number that is not negative.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="deploy.py", description="Archive a trained model and serve it with KServe.")
@@ -57,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resource-requests", type=pairs, default={}, metavar="cpu=2,memory=8Gi")
     made.add_argument("--resource-limits", type=pairs, default={}, metavar="cpu=10,memory=8Gi")
     made.add_argument("--tolerations", type=pairs, default={}, metavar="KEY=VALUE,…")
+    made.add_argument("--node-selector", type=pairs, default={}, metavar="KEY=VALUE,…", help="labels of the nodes that may serve it")
+    made.add_argument("--min-replicas", type=count, default=1, help="at least so many; 0 lets it scale to zero (default %(default)s)")
+    made.add_argument("--max-replicas", type=count, help="at most so many, with the load")
+    made.add_argument("--request-timeout", type=count, help="seconds that a prediction may take")
     made.add_argument("--service-account-name", help="service account of the predictor, with the credentials of the model store")
     made.add_argument("--k8s-config-file", type=Path, help="kubeconfig; without it the pod's own service account or $KUBECONFIG")
     made.add_argument("--google-application-credentials", type=Path, help="key file of a Google service account")
@@ -74,6 +93,8 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     options, environ = parser().parse_args(argv), os.environ if environ is None else environ
     if bool(options.cloud_model_host) != bool(options.cloud_model_bucket):
         raise UserError("--cloud-model-host and --cloud-model-bucket belong together; give both or neither")
+    if options.max_replicas is not None and options.max_replicas < max(1, options.min_replicas):
+        raise UserError(f"--max-replicas {options.max_replicas} is less than --min-replicas {options.min_replicas} (and 1)")
     return Job(
         deployment=options.deployment_name,
         namespace=environ.get("KSERVE_NAMESPACE") or "models",
@@ -83,6 +104,10 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         requests=options.resource_requests,
         limits=options.resource_limits,
         tolerations=options.tolerations,
+        node_selector=options.node_selector,
+        min_replicas=options.min_replicas,
+        max_replicas=options.max_replicas,
+        request_timeout_s=options.request_timeout,
         service_account=options.service_account_name,
         kubeconfig=options.k8s_config_file,
         google_credentials=options.google_application_credentials,

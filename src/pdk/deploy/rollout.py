@@ -13,7 +13,13 @@ def spec_for(job: Job, uri: str) -> dict[str, Any]:
     resources = {key: dict(value) for key, value in (("requests", job.requests), ("limits", job.limits)) if value}
     if resources:
         model["resources"] = resources
-    predictor: dict[str, Any] = {"minReplicas": 1, "model": model}
+    predictor: dict[str, Any] = {"minReplicas": job.min_replicas, "model": model}
+    if job.max_replicas is not None:
+        predictor["maxReplicas"] = job.max_replicas
+    if job.request_timeout_s is not None:
+        predictor["timeout"] = job.request_timeout_s
+    if job.node_selector:
+        predictor["nodeSelector"] = dict(job.node_selector)
     if job.service_account:
         predictor["serviceAccountName"] = job.service_account
     if job.tolerations:

@@ -12,6 +12,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
+from pdk.engines.patience import patiently
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
@@ -80,15 +81,12 @@ class KServe:
 
         Every call here names its object and its version, so that repeating one that had arrived does no harm.
         """
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                with _errors():
-                    return dict(call(GROUP, VERSION, *arguments))
-            except TemporaryError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_S)
+
+        def once() -> dict[str, Any]:
+            with _errors():
+                return dict(call(GROUP, VERSION, *arguments))
+
+        return patiently("Kubernetes", once, PATIENCE_S)
 
     def find(self, namespace: str, name: str) -> dict[str, Any] | None:
         """An InferenceService."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +79,14 @@ def inspect(path: Path) -> dict[str, Any]:
     """
     archive = Archive.open(path)
     manifest = archive.manifest
-    with zipfile.ZipFile(path) as content:
-        sizes = {member.filename: member.file_size for member in content.infolist() if not member.is_dir()}
     return {
         "model": manifest.model_name,
         "version": manifest.model_version,
         "handler": manifest.handler,
         "serialized_file": manifest.serialized_file,
         "digest": archive.digest(),
-        "bytes": path.stat().st_size,
-        "files": sizes,
+        "bytes": path.stat().st_size if path.is_file() else sum(archive.sizes().values()),
+        "files": archive.sizes(),
         "requirements": archive.read("requirements.txt").decode() if "requirements.txt" in archive.names else None,
         "provenance": json.loads(archive.read(PROVENANCE)) if PROVENANCE in archive.names else None,
     }

@@ -1,19 +1,16 @@
-"""Read a .mar that may be hostile: every name, size and type is checked before a byte is written."""
+"""Read an archive that may be hostile: every name, size and type is checked before a byte is written."""
 
 from __future__ import annotations
 
 import hashlib
-import stat
 import unicodedata
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.errors import UserError
 from pdk.mar.format import MANIFEST, Manifest
+from pdk.mar.source import Member, opened
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 32 << 30  # of everything unpacked
@@ -41,28 +38,25 @@ def check_name(name: str) -> None:
         raise UserError(f"the archive holds a member named {name[:200]!r}, which is not a plain relative path; nothing was unpacked")
 
 
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
+def _check_members(members: Sequence[Member]) -> None:
     if len(members) > MAX_MEMBERS:
         raise UserError(f"the archive has {len(members):,} members, more than {MAX_MEMBERS:,}")
     seen: dict[str, str] = {}
     total = 0
     for member in members:
-        check_name(member.filename)
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"the archive's member {member.filename!r} is a link or device; only files and folders are taken")
-        key = member.filename.rstrip("/").casefold()
+        check_name(member.name)
+        if member.refused:
+            raise UserError(f"the archive's member {member.name!r} {member.refused}")
+        key = member.name.rstrip("/").casefold()
         if key in seen:
-            raise UserError(f"the archive holds {seen[key]!r} and {member.filename!r}, which are the same name to some file systems")
-        seen[key] = member.filename
-        if member.flag_bits & 1:
-            raise UserError(f"the archive's member {member.filename!r} is encrypted")
-        total += member.file_size
-        if member.file_size > RATIO_FLOOR and member.file_size > MAX_RATIO * max(1, member.compress_size):
-            raise UserError(f"the archive's member {member.filename!r} unpacks to {member.file_size:,} bytes from {member.compress_size:,}")
+            raise UserError(f"the archive holds {seen[key]!r} and {member.name!r}, which are the same name to some file systems")
+        seen[key] = member.name
+        total += member.size
+        if member.size > RATIO_FLOOR and member.size > MAX_RATIO * max(1, member.packed):
+            raise UserError(f"the archive's member {member.name!r} unpacks to {member.size:,} bytes from {member.packed:,}")
     if total > MAX_BYTES:
         raise UserError(f"the archive unpacks to {total:,} bytes, more than {MAX_BYTES:,}")
-    files = {name for name, spelled in seen.items() if not spelled.endswith("/")}
+    files = {member.name.rstrip("/").casefold() for member in members if not member.folder}
     for name, spelled in seen.items():
         for count in range(1, name.count("/") + 1):
             if "/".join(name.split("/")[:count]) in files:
@@ -84,15 +78,17 @@ class Archive:
         Raises:
             UserError: it is no model archive, or one that cannot be trusted.
         """
-        with _zip(path) as archive:
-            members = archive.infolist()
+        with opened(path) as archive:
+            members = archive.members()
             _check_members(members)
-            names = tuple(member.filename for member in members)
-            if MANIFEST not in names:
+            found = next((member for member in members if member.name == MANIFEST), None)
+            if found is None:
                 raise UserError(f"{path.name} holds no {MANIFEST}: it is not a model archive")
-            if archive.getinfo(MANIFEST).file_size > MANIFEST_LIMIT:
+            if found.size > MANIFEST_LIMIT:
                 raise UserError(f"the {MANIFEST} of {path.name} is larger than {MANIFEST_LIMIT:,} bytes")
-            manifest = Manifest.from_json(archive.read(MANIFEST))
+            with archive.open(found) as content:
+                manifest = Manifest.from_json(content.read(MANIFEST_LIMIT + 1))
+        names = tuple(member.name for member in members)
         for name in (manifest.handler.partition(":")[0], manifest.serialized_file):
             if name and name.endswith((".py", ".pt", ".pt2", ".pth")):
                 check_name(name)
@@ -106,11 +102,12 @@ class Archive:
         Raises:
             UserError: it is missing or larger than `limit` bytes.
         """
-        with _zip(self.path) as archive:
-            if name not in self.names:
+        with opened(self.path) as archive:
+            found = next((member for member in archive.members() if member.name == name), None)
+            if found is None:
                 raise UserError(f"{self.path.name} holds no {name!r}")
-            with archive.open(name) as member:
-                content = member.read(limit + 1)
+            with archive.open(found) as source:
+                content = source.read(limit + 1)
         if len(content) > limit:
             raise UserError(f"{name!r} of {self.path.name} is larger than {limit:,} bytes")
         return content
@@ -122,45 +119,33 @@ class Archive:
             UserError: a member holds more than its header says.
         """
         target.mkdir(parents=True)
-        with _zip(self.path) as archive:
-            for member in archive.infolist():
-                path = target / member.filename
-                if member.is_dir():
+        with opened(self.path) as archive:
+            for member in archive.members():
+                path = target / member.name
+                if member.folder:
                     path.mkdir(parents=True, exist_ok=True)
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
-                left = member.file_size
+                left = member.size
                 with archive.open(member) as source, path.open("xb") as file:
                     while part := source.read(PART):
                         left -= len(part)
                         if left < 0:
-                            raise UserError(
-                                f"{member.filename!r} of {self.path.name} holds more than the {member.file_size:,} bytes it claims"
-                            )
+                            raise UserError(f"{member.name!r} of {self.path.name} holds more than the {member.size:,} bytes it claims")
                         file.write(part)
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file."""
+        with opened(self.path) as archive:
+            return {member.name: member.size for member in archive.members() if not member.folder}
+
     def digest(self) -> str:
-        """SHA-256 of the whole file, in hex."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip at `path`; what zipfile says of a broken one becomes UserError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except FileNotFoundError:
-        raise UserError(f"there is no archive {path}") from None
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        NotImplementedError,
-        EOFError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        zlib.error,
-    ) as error:
-        raise UserError(f"{path.name} is not a readable archive: {error}") from error
+        """SHA-256 in hex: of the whole file; of names and contents where it is a folder."""
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        made = hashlib.sha256()
+        for name in sorted(self.sizes()):
+            with (self.path / name).open("rb") as file:
+                made.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+        return made.hexdigest()

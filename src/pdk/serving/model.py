@@ -106,13 +106,14 @@ def find_archive(store: Path) -> Path:
     Raises:
         UserError: there is none, or more than one.
     """
-    if store.is_file():
+    if store.is_file() or (store / "MAR-INF").is_dir():
         return store
     folder = store / "model-store" if (store / "model-store").is_dir() else store
-    found = sorted(folder.glob("*.mar"))
+    found = sorted(path for path in folder.iterdir() if path.name.endswith((".mar", ".tar.gz", ".tgz")) or (path / "MAR-INF").is_dir())
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"one .mar is expected in {folder}, found {names}; serve several models with several services")
+        what = "one archive (.mar, .tar.gz, or a folder with MAR-INF)"
+        raise UserError(f"{what} is expected in {folder}, found {names}; serve several models with several services")
     return found[0]
 
 
