@@ -39,6 +39,7 @@ conformance: setup
 	$(TESTBED) up
 	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/pachyderm/test_jobs.py -k object_stores -p no:cacheprovider
+	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/determined/test_storage.py -k real_stores -p no:cacheprovider
 
 # the same for Determined, on the master that DET_MASTER, DET_USER and DET_PASS name (it needs an agent with two slots)
 conformance-determined: setup

@@ -8,6 +8,7 @@ from determined.experimental import Determined
 
 from conftest import commit_all, train_spec
 from flow.test_flow import Flow
+from parity.master import real_master
 
 SCRIPT = """
 import determined as det
@@ -43,7 +44,7 @@ def flow(own_up, name, tmp_path):
     (code / "experiment" / "const.yaml").write_text(yaml.safe_dump(CONFIG))
     commit_all(code)
     made = Flow(own_up, name, code)
-    values = {"det_master": os.environ["DET_MASTER"], "det_user": os.environ["DET_USER"], "det_password": os.environ["DET_PASS"]}
+    values = dict(zip(("det_master", "det_user", "det_password"), real_master(), strict=True))
     made.engine.create_secret(name, values)
     spec = train_spec("train", "data", name, code, "main", model=name)
     spec["transform"]["secrets"] = [{**entry, "name": name} for entry in spec["transform"]["secrets"] if entry["key"] in values]
@@ -52,7 +53,8 @@ def flow(own_up, name, tmp_path):
 
 
 def test_commits_become_versions_on_a_real_master(flow, tmp_path):
-    master = Determined(master=os.environ["DET_MASTER"], user=os.environ["DET_USER"], password=os.environ["DET_PASS"])
+    address, user, password = real_master()
+    master = Determined(master=address, user=user, password=password)
     commits = []
     for number, content in enumerate(("one", "one more")):
         (tmp_path / f"file{number}").write_text(content)

@@ -156,10 +156,15 @@ def plain(text):
     return [line for line in (re.sub(r"^[-+| ]+$", "", line) for line in lines) if line]
 
 
+def real_master():
+    """Address, user and password of the real master that the environment names."""
+    return os.environ["DET_MASTER"], os.environ["DET_USER"], os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"]
+
+
 @pytest.fixture
 def master(request, tmp_path):
     if os.environ.get("DET_MASTER"):
-        address, user, password = (os.environ[name] for name in ("DET_MASTER", "DET_USER", "DET_PASS"))
+        address, user, password = real_master()
     else:
         installation = request.getfixturevalue("up").installation
         address, user, password = f"http://127.0.0.1:{installation.ports.determined}", "determined", installation.secret()

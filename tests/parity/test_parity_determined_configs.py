@@ -14,6 +14,7 @@ def completed(answer):
     """The config without what each installation has of its own."""
     config = answer["config"]
     config["resources"].pop("resource_pool")  # the engine's own default, noted elsewhere
+    config["labels"] = sorted(config["labels"])  # the engine keeps a set
     return {key: value for key, value in config.items() if key not in OWN + UNUSED}
 
 

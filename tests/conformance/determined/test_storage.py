@@ -1,5 +1,9 @@
 """Checkpoints where the config says: folders and buckets; read, thinned out and removed there."""
 
+import json
+import os
+import urllib.request
+from functools import partial
 from pathlib import Path
 
 import boto3
@@ -101,6 +105,30 @@ def test_a_bucket(up, det, run, tmp_path, name):
 
     assert secret not in up.run(det, "experiment", "config", str(experiment.id))
     check(up, det, experiment, listed, tmp_path)
+
+
+def test_buckets_of_real_stores(up, det, run, tmp_path, name, monkeypatch):
+    """S3 and GCS of the testbed, where it is up."""
+    real, gcs = os.environ.get("PDK_TEST_S3"), os.environ.get("PDK_TEST_GCS")
+    if not real or not gcs:
+        pytest.skip("PDK_TEST_S3 and PDK_TEST_GCS name no stores: the testbed is not up")
+    client = boto3.client("s3", endpoint_url=real)
+    client.create_bucket(Bucket=name)
+    keys = {"access_key": os.environ["AWS_ACCESS_KEY_ID"], "secret_key": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    experiment = run({"type": "s3", "bucket": name, "endpoint_url": real, **keys})
+    listing = partial(client.list_objects_v2, Bucket=name)
+    check(up, det, experiment, lambda: {entry["Key"] for entry in listing().get("Contents") or ()}, tmp_path / "s3")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs)
+    made = urllib.request.Request(f"{gcs}/storage/v1/b", json.dumps({"name": name}).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(made)
+    variables = {"environment_variables": [f"STORAGE_EMULATOR_HOST={gcs}"]}
+    experiment = run({"type": "gcs", "bucket": name, "prefix": "some"}, environment=variables)
+
+    def listed():
+        with urllib.request.urlopen(f"{gcs}/storage/v1/b/{name}/o") as answer:
+            return {entry["name"].removeprefix("some/") for entry in json.load(answer).get("items") or ()}
+
+    check(up, det, experiment, listed, tmp_path / "gcs")
 
 
 @pytest.mark.parametrize(
