@@ -90,7 +90,7 @@ def test_a_folder_that_is_mounted_elsewhere(up, det, run, tmp_path):
     assert Path(kept.download(str(tmp_path / "got")), "steps").read_text() == "2"
 
 
-def test_a_bucket(up, det, run, tmp_path, name):
+def test_a_bucket(up, det, run, tmp_path, name, monkeypatch):
     up.run("pdk", "create", "repo", name)
     up.run("pdk", "create", "branch", f"{name}@master")
     endpoint, secret = f"http://127.0.0.1:{up.installation.ports.s3}", up.installation.secret()
@@ -104,6 +104,11 @@ def test_a_bucket(up, det, run, tmp_path, name):
         return {entry["Key"].removeprefix("some/") for entry in found}
 
     assert secret not in up.run(det, "experiment", "config", str(experiment.id))
+    kept = next(found for found in experiment.list_checkpoints() if found.state.name == "COMPLETED")
+    up.run(det, "checkpoint", "download", kept.uuid, "-o", str(tmp_path / "auto"))  # a client without keys gets it from the master
+    assert (tmp_path / "auto" / "steps").read_text() == "2"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", secret)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     check(up, det, experiment, listed, tmp_path)
 
 

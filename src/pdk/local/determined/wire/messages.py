@@ -130,8 +130,11 @@ class Messages:
         trial = experiments.trial(self.db, row["trial"])
         experiment = experiments.get(self.db, trial.experiment)
         validation = registry.validation_of(self.db, row)
+        shown = config.redact(experiment.config)
+        for key in ("access_key", "secret_key"):  # clients that read the bucket themselves then use their own, or ask the master
+            shown["checkpoint_storage"].pop(key, None)
         training: Json = {
-            "experimentConfig": config.redact(experiment.config),
+            "experimentConfig": shown,
             "experimentId": experiment.id,
             "trialId": trial.id,
             "hparams": trial.hparams,
