@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +16,7 @@ from typing import Any, TypeVar
 import requests
 from determined.common import api
 from determined.common.api import bindings
+from determined.errors import MultipleDownloadsFailed, ProxiedDownloadFailed
 from determined.experimental import Determined as Sdk
 
 from pdk.engines.patience import START_S, WAIT_S, patiently
@@ -20,7 +24,8 @@ from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported,
 
 T = TypeVar("T")
 INVALID_CONFIG = "invalid experiment configuration"  # the engine calls that an internal error, and it is the user's
-SECRET_KEYS = ("token", "password", "secret")
+SECRET_KEY = re.compile(r"(^|_)(token|password|passwd|secret|secret_key|access_key|api_key)$", re.IGNORECASE)
+HYPERPARAMETERS = ("hparams", "hyperparameters")  # what a model is built from: a tokenizer is no token
 
 STATES = {  # the engine's → ours; an unknown one raises
     **dict.fromkeys(("ACTIVE", "QUEUED", "PULLING", "STARTING", "RUNNING", "PAUSED"), "running"),
@@ -181,7 +186,19 @@ class Determined:
 
     def download(self, checkpoint: str, target: Path) -> None:
         """Bring a checkpoint's files to `target`, without the credentials that its saved config may hold."""
-        self._call("download the checkpoint", lambda: self._sdk.get_checkpoint(checkpoint).download(path=str(target)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+        def fetch() -> None:
+            # the SDK takes a folder with a metadata.json for complete, so every try begins with an empty one
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
+                place = Path(scratch) / "checkpoint"
+                try:
+                    self._sdk.get_checkpoint(checkpoint).download(path=str(place))
+                except (MultipleDownloadsFailed, ProxiedDownloadFailed, tarfile.TarError, EOFError) as error:
+                    raise TemporaryError(f"checkpoint {checkpoint} could not be downloaded: {error!r}") from error
+                place.rename(target)
+
+        self._call("download the checkpoint", fetch)
         saved = target / "load_data.json"
         if saved.exists():
             saved.write_text(json.dumps(_without_secrets(json.loads(saved.read_text())), indent=1))
@@ -220,11 +237,15 @@ class Determined:
         return self._call("register the version", register)
 
 
-def _without_secrets(value: Any) -> Any:
-    """A copy with empty strings where keys speak of tokens and passwords."""
+def _without_secrets(value: Any, name: str = "") -> Any:
+    """A copy with empty strings where keys, or NAME=VALUE of variables, speak of tokens and passwords."""
     if isinstance(value, dict):
-        return {
-            k: "" if isinstance(v, str) and any(word in k.lower() for word in SECRET_KEYS) else _without_secrets(v)
-            for k, v in value.items()
-        }
-    return [_without_secrets(entry) for entry in value] if isinstance(value, list) else value
+        return {key: inner if key in HYPERPARAMETERS else _without_secrets(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(entry, name) for entry in value]
+    if isinstance(value, str):
+        variable, separator, _ = value.partition("=")
+        if separator and SECRET_KEY.search(variable):
+            return f"{variable}="
+        return "" if SECRET_KEY.search(name) else value
+    return value

@@ -160,3 +160,42 @@ def test_tensorboard_files_are_where_the_answer_says(up, det, run, tmp_path):
     said = up.fails(det, "tensorboard", "start", str(experiment.id))
     place = said.split("tensorboard --logdir ")[1].split()[0].rstrip('"}')
     assert list(Path(place).rglob("*tfevents*")), said
+
+
+def test_a_glob_that_matches_nothing_changes_nothing(up, det, run):
+    experiment = run({})
+    kept = next(found for found in experiment.list_checkpoints() if found.state.name == "COMPLETED")
+    up.run(det, "checkpoint", "rm", kept.uuid, "--glob", "typo*", "--yes")
+    kept.reload()
+    assert kept.state.name == "COMPLETED"
+
+
+def test_a_checkpoint_is_named_by_a_uuid(up, sdk, run):
+    experiment = run({})
+    task = sdk._session.get(f"/api/v1/trials/{experiment.list_trials()[0].id}").json()["trial"]["taskId"]
+    for name in ("", ".", "..", "/etc", "../../secret", "x"):
+        report = {"uuid": name, "taskId": task, "metadata": {"steps_completed": 1}, "state": "STATE_COMPLETED"}
+        with pytest.raises(Exception, match="is no UUID"):
+            sdk._session.post("/api/v1/checkpoints", json=report)
+
+
+def test_the_installation_itself_is_mounted_nowhere(up, run, tmp_path):
+    state = up.state
+    for storage, more in (
+        ({"type": "shared_fs", "host_path": str(state)}, {}),
+        ({"type": "directory", "container_path": str(state / "determined")}, {}),
+        ({}, {"bind_mounts": [{"host_path": str(state / "pachyderm"), "container_path": "/p"}]}),
+    ):
+        with pytest.raises(Exception, match="a folder of the installation itself"):
+            run(storage, **more)
+    look = "import os\nprint('seen', os.listdir('/above'), os.listdir('/above/state'))\n" + SCRIPT
+    (tmp_path / "code" / "train.py").write_text(look)
+    experiment = run({}, bind_mounts=[{"host_path": str(state.parent), "container_path": "/above"}])
+    assert "seen ['state'] []" in "".join(experiment.list_trials()[0].iter_logs())
+
+
+def test_what_is_continued_keeps_its_storage(up, det, run):
+    experiment = run({})
+    words = (det, "experiment", "continue", str(experiment.id), "--config")
+    assert "checkpoint_storage cannot be changed" in up.fails(*words, "checkpoint_storage.container_path=/elsewhere")
+    up.run(*words, "checkpoint_storage.save_trial_latest=3")

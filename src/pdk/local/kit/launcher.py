@@ -144,11 +144,11 @@ def new_root(run_dir: Path, binds: list[dict[str, object]], hide: list[str]) -> 
     mirror("/", root, opened)
     os.chmod(root + "/tmp", 0o1777)
     around = [entry for entry in binds if any(path.startswith(str(entry["target"]).rstrip("/") + "/") for path in hide)]
-    make_binds(root, around)
+    make_binds(root, around, [])
     for path in hide:
         if os.path.isdir(root + path):
             mount("tmpfs", root + path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    make_binds(root, [entry for entry in binds if entry not in around])
+    make_binds(root, [entry for entry in binds if entry not in around], hide)
     # the run folder lies below /tmp or the hidden state: it stays reachable under its own name
     if not os.path.exists(root + str(run_dir)):
         os.makedirs(root + str(run_dir))
@@ -158,8 +158,8 @@ def new_root(run_dir: Path, binds: list[dict[str, object]], hide: list[str]) -> 
     os.chdir("/")
 
 
-def make_binds(root: str, binds: list[dict[str, object]]) -> None:
-    """Bind each entry's source to its target below `root`."""
+def make_binds(root: str, binds: list[dict[str, object]], hide: list[str]) -> None:
+    """Bind each entry's source to its target below `root`; a folder of `hide` in a source is empty there too."""
     for entry in binds:
         source, target = str(entry["source"]), root + str(entry["target"])
         if os.path.isdir(source):
@@ -168,6 +168,10 @@ def make_binds(root: str, binds: list[dict[str, object]]) -> None:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             open(target, "wb").close()
         bind(source, target, read_only=bool(entry.get("read_only")))
+        for path in hide:
+            inner = target + path.removeprefix(source.rstrip("/"))
+            if path.startswith(source.rstrip("/") + "/") and os.path.isdir(inner):
+                mount("tmpfs", inner, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
 
 
 def finish_root() -> None:

@@ -8,6 +8,7 @@ Outgoing connections are not looked at.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -17,6 +18,8 @@ import platform
 import select
 import socket
 import struct
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # architecture in seccomp's terms; numbers of bind, listen, seccomp
@@ -103,10 +106,16 @@ def _decide(listener: int, id_: int, pid: int, number: int, arguments: tuple[int
             bound = not binds and port  # and looked at then
             if bound or not host or not ipaddress.ip_address(host).is_unspecified:
                 return 0, GO_ON
+            if binds and mine.getsockname()[:2] == (_inside(mine), port) and port:
+                return 0, 0  # done before: a signal had the caller ask again
             mine.bind((_inside(mine), port))
             return 0, 0 if binds else GO_ON
+    except UnreachableError:
+        return 0, GO_ON
     except OSError as failure:
         return failure.errno or errno.EPERM, 0
+    except (ValueError, OverflowError, LookupError):  # an address that is none
+        return errno.EFAULT, 0
 
 
 def _inside(mine: socket.socket) -> str:
@@ -115,19 +124,41 @@ def _inside(mine: socket.socket) -> str:
     return "::1" if mine.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else MAPPED
 
 
+class UnreachableError(Exception):
+    """The other process may not be looked into: nothing can be decided for it."""
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            raise
+        print(f"[pdk] ports that this program listens on may be open to the network: {failure}", file=sys.stderr, flush=True)
+        raise UnreachableError from failure
+
+
 def _borrowed(pid: int, descriptor: int) -> socket.socket:
     """The very socket of another process."""
-    status = Path(f"/proc/{pid}/status").read_text()  # the caller may be a thread
-    leader = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Tgid:"))
+    status = Path(f"/proc/{pid}/status").read_bytes()  # the caller may be a thread
+    leader = next(int(line.split()[1]) for line in status.splitlines() if line.startswith(b"Tgid:"))
     process = os.pidfd_open(leader)
     try:
-        return socket.socket(fileno=syscall(PIDFD_GETFD, process, descriptor & 0xFFFFFFFF, 0))
+        with _reaching():
+            borrowed = syscall(PIDFD_GETFD, process, descriptor & 0xFFFFFFFF, 0)
     finally:
         os.close(process)
+    try:
+        return socket.socket(fileno=borrowed)
+    except OSError:  # no socket
+        os.close(borrowed)
+        raise
 
 
 def _memory(pid: int, address: int, length: int) -> bytes:
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
+    with _reaching():
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     try:
         return os.pread(memory, length, address)
     finally:

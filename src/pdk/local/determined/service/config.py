@@ -169,6 +169,7 @@ def fill(raw: Mapping[str, Any], own: Path, slots: int) -> Config:
     mounts = storage.bind_mounts(content)
     content["bind_mounts"] = [complete(entry, storage.MOUNT) for entry in content["bind_mounts"]]
     content["checkpoint_storage"] = storage.complete(content["checkpoint_storage"], own, mounts)
+    storage.check_sources(content, own)
     if content["reproducibility"]["experiment_seed"] is None:
         content["reproducibility"]["experiment_seed"] = int(time.time())
     return Config(content, tuple(notes))

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pdk.errors import UserError, WrongState
-from pdk.local.determined.service import experiments, search
+from pdk.local.determined.service import experiments, retention, search
 from pdk.local.determined.service.config import Config, merge
 
 Connection = sqlite3.Connection
 FORBIDDEN = ("project", "workspace")
+KEPT = ("checkpoint_storage", "bind_mounts")  # but for how many checkpoints are kept
 
 
 def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[[Mapping[str, Any]], Config]) -> experiments.Experiment:
@@ -35,6 +36,9 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
     for key in FORBIDDEN:
         if override.get(key):
             raise UserError(f"{key} cannot be changed when an experiment is continued; move it first (det experiment move)")
+    for key in KEPT:
+        if set(override.get(key) or ()) - set(retention.FIELDS):
+            raise UserError(f"{key} cannot be changed when an experiment is continued: its checkpoints are where it says")
     content = fill(merge(found.config, override)).content if override else found.config
     if content["searcher"]["name"] != name:
         raise UserError(f"experiment {id_}: it must keep its searcher {name!r}, not become {content['searcher']['name']!r}")

@@ -124,7 +124,10 @@ class Driver:
             if trial.id not in self._tasks:
                 lives, ending = self._handle(trial) is not None, experiments.ending(self.db.reader, trial.id)
                 if not lives and not ending and not trial.stopped:
-                    if experiment.state == "ACTIVE":
+                    if one.slots > len(self.slots):  # this machine had more when the experiment was created
+                        why = f"a trial needs {one.slots} slots, this machine has {len(self.slots)}"
+                        await self.db.write(partial(experiments.give_up, id_=trial.id, reason=why))
+                    elif experiment.state == "ACTIVE":
                         candidates.append(one)
                     continue
                 self._begin(trial.id, trial.slots if lives else ())
@@ -157,7 +160,7 @@ class Driver:
         self.db.changes.notify()
 
     def _handle(self, trial: experiments.Trial) -> process.Handle | None:
-        return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run else None
+        return process.find(self.folder(trial) / f"run-{trial.run}") if trial.run > trial.ended_run else None
 
     async def _drive(self, id_: int) -> None:
         """One run of a trial, from its start (or from being found) to its end."""

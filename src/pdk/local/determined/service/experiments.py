@@ -55,6 +55,7 @@ class Trial:
     seed: int
     task: str
     run: int
+    ended_run: int
     restarts: int
     acknowledged: bool
     early_exit: str
@@ -267,6 +268,7 @@ def end_run(db: Connection, id_: int, code: int, reason: str, *, blameless: bool
     A failed run is repeated from the last checkpoint, `max_restarts` times; one that is `blameless` (the machine went down) is not counted.
     """
     found = trial(db, id_)
+    db.execute("UPDATE trial SET ended_run = run WHERE id = ?", (id_,))
     experiment = get(db, found.experiment)
     if experiment.state in STOPPING:
         end(db, found, STOPPING[experiment.state], found.reason or (reason if code else ""))
@@ -320,7 +322,7 @@ def check_deletable(db: Connection, id_: int) -> None:
         WrongState: it runs, or its checkpoints are registered.
     """
     experiment = get(db, id_)
-    if experiment.state not in TERMINAL:
+    if experiment.state not in TERMINAL | {"DELETING"}:
         raise WrongState(f"experiment {id_} is {experiment.state}; kill it before you delete it")
     used = db.execute(
         "SELECT m.name, v.number FROM version v JOIN model m ON v.model = m.id JOIN checkpoint c ON v.checkpoint = c.uuid "
@@ -331,7 +333,14 @@ def check_deletable(db: Connection, id_: int) -> None:
         raise WrongState(f"experiment {id_} cannot be deleted: version {used[1]} of model {used[0]!r} uses its checkpoint")
 
 
-def delete(db: Connection, id_: int) -> None:
-    """Forget an experiment, as far as `check_deletable` lets it."""
+def begin_deletion(db: Connection, id_: int) -> None:
+    """From now on nothing can go on from an experiment or its checkpoints; repeated where removing the files failed."""
     check_deletable(db, id_)
-    db.execute("DELETE FROM experiment WHERE id = ?", (id_,))
+    db.execute("UPDATE experiment SET state = 'DELETING' WHERE id = ?", (id_,))
+    sql = "UPDATE checkpoint SET state = 'STATE_DELETED' WHERE trial IN (SELECT id FROM trial WHERE experiment = ?)"
+    db.execute(sql, (id_,))
+
+
+def delete(db: Connection, id_: int) -> None:
+    """Forget an experiment whose files are gone."""
+    db.execute("DELETE FROM experiment WHERE id = ? AND state = 'DELETING'", (id_,))

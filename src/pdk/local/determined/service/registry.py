@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from pdk.errors import Conflict, NotFound, UserError, WrongState
 from pdk.local.determined.service import experiments, searchers, workspaces
@@ -16,7 +17,15 @@ Connection = sqlite3.Connection
 
 
 def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
-    """Record a checkpoint as a trial reports it; a repeated report changes nothing."""
+    """Record a checkpoint as a trial reports it; a repeated report changes nothing.
+
+    Raises:
+        UserError: its name is no UUID.
+    """
+    try:
+        name = str(UUID(str(report.get("uuid"))))  # it becomes the name of a folder
+    except ValueError as error:
+        raise UserError(f"uuid: {report.get('uuid')!r} is no UUID") from error
     trial = experiments.trial_of_task(db, report["taskId"])
     metadata = report.get("metadata") or {}
     reported = report.get("reportTime")
@@ -25,7 +34,7 @@ def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
         "INSERT INTO checkpoint (uuid, trial, allocation, state, steps, metadata, resources, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (uuid) DO NOTHING",
         (
-            report["uuid"], trial.id, report.get("allocationId") or "", str(report.get("state", "STATE_COMPLETED")),
+            name, trial.id, report.get("allocationId") or "", str(report.get("state", "STATE_COMPLETED")),
             int(metadata.get("steps_completed") or 0), json.dumps(metadata), json.dumps(report.get("resources") or {}), when,
         ),
     )  # fmt: skip

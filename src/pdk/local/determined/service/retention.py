@@ -103,6 +103,9 @@ def unswept(db: Connection) -> dict[int, list[str]]:
 def reduce(db: Connection, left: Mapping[str, Mapping[str, int]]) -> None:
     """Record what is left of checkpoints (bytes by path) after files were removed."""
     for uuid, resources in left.items():
+        before = json.loads(db.execute("SELECT resources FROM checkpoint WHERE uuid = ?", (uuid,)).fetchone()[0])
+        if resources and before.keys() <= resources.keys():
+            continue  # nothing matched
         state = PARTIALLY_DELETED if resources else DELETED
         sql = "UPDATE checkpoint SET state = ?, swept = ?, resources = ? WHERE uuid = ?"
         db.execute(sql, (state, not resources, json.dumps(resources), uuid))

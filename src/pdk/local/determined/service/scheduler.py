@@ -62,7 +62,7 @@ def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int, pl
         if first.slots > free:
             return Choice(chosen, first)
         if not first.slots:
-            if not places:
+            if places <= 0:
                 continue
             places -= 1
         chosen.append(first)

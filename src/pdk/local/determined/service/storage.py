@@ -111,13 +111,31 @@ def bind_mounts(content: Mapping[str, Any]) -> list[Bind]:
         source = Path(entry["host_path"])
         if not source.is_absolute():
             raise refusal("bind_mounts.host_path", f"an absolute path is expected, not {entry['host_path']!r}")
-        if not source.exists():
-            raise refusal("bind_mounts.host_path", f"{source} does not exist on this machine")
         target = PurePosixPath(WORKDIR, entry["container_path"])
         if ".." in target.parts or str(target) in ("/", WORKDIR):
             raise refusal("bind_mounts.container_path", f"{entry['container_path']!r} is no place for a mount")
         made.append(Bind(source, str(target), read_only=bool(entry.get("read_only"))))
     return made
+
+
+def check_sources(content: Mapping[str, Any], own: Path) -> None:
+    """Refuse folders that are not there, and those of the installation itself, which no trial may see.
+
+    Args:
+        own: the server's folder for checkpoints, in the installation's state folder.
+
+    Raises:
+        UserError: naming the field and the reason.
+    """
+    state, section = own.parents[1].resolve(), content["checkpoint_storage"]
+    for bind in bind_mounts(content):
+        if not bind.source.exists():
+            raise refusal("bind_mounts.host_path", f"{bind.source} does not exist on this machine")
+        if bind.source.resolve().is_relative_to(state):
+            raise refusal("bind_mounts.host_path", f"{bind.source} is a folder of the installation itself")
+    place = Path(section["host_path"]) if section["type"] == "shared_fs" else folder(section, bind_mounts(content))
+    if place is not None and place.resolve().is_relative_to(state) and not place.resolve().is_relative_to(own.resolve()):
+        raise _refuse(FIELDS[section["type"]][0], f"{place} is a folder of the installation itself")
 
 
 def binds(content: Mapping[str, Any]) -> list[Bind]:
@@ -146,9 +164,11 @@ async def remove(content: Mapping[str, Any], uuids: Sequence[str], globs: Sequen
     section = content["checkpoint_storage"]
     place = folder(section, bind_mounts(content))
     if place is not None and list(globs) == [ALL]:
+        if not place.is_dir():
+            raise EngineError(f"the checkpoint storage {place} is not there; mount it again")
         for uuid in uuids:
-            if (target := place / uuid).exists():
-                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+            if (target := place / uuid).parent == place and target.exists():
+                await asyncio.to_thread(shutil.rmtree, target)
         return {uuid: {} for uuid in uuids}
     answer = await _apart({"storage": _as_seen_here(section, place), "uuids": list(uuids), "globs": list(globs)}, env)
     return dict(json.loads(answer))

@@ -16,6 +16,8 @@ from pdk.local.kit import process
 from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
+# what a storage's client may be told by an experiment; anything else could change what the server runs
+CREDENTIALS = ("AWS_", "GOOGLE_", "GCLOUD_", "STORAGE_EMULATOR_HOST", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 RETRY_S = 60.0  # a storage that refused is asked again after that long
 
 
@@ -88,8 +90,9 @@ class Sweeper:
         return await storage.fetch(content, uuid, scratch, self.environment(content))
 
     def environment(self, content: Mapping[str, object]) -> dict[str, str]:
-        """The variables of a process that reaches an experiment's storage: credentials may be among the trials' own."""
-        return {**process.base_environment(), **self.env, **config.environment_variables(content)}
+        """The variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""
+        given = {key: value for key, value in config.environment_variables(content).items() if key.startswith(CREDENTIALS)}
+        return {**process.base_environment(), **self.env, **given}
 
     async def _remove(self, experiment: int, uuids: Sequence[str], globs: Sequence[str]) -> None:
         content = experiments.get(self.db.reader, experiment).config

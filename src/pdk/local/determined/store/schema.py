@@ -55,6 +55,7 @@ CREATE TABLE trial (
   seed INTEGER NOT NULL,
   task TEXT NOT NULL UNIQUE,
   run INTEGER NOT NULL DEFAULT 0,
+  ended_run INTEGER NOT NULL DEFAULT 0, -- the last one whose end is on record
   restarts INTEGER NOT NULL DEFAULT 0,
   acknowledged INTEGER NOT NULL DEFAULT 0,
   early_exit TEXT NOT NULL DEFAULT '',

@@ -187,7 +187,7 @@ class Experiments(Handlers):
 
     async def delete_experiment(self, request: Request) -> Json:
         id_ = number(request)
-        experiments.check_deletable(self.db.reader, id_)
+        await self.db.write(partial(experiments.begin_deletion, id_=id_))
         await self.driver.sweeper.forget(id_)
         await self.db.write(partial(experiments.delete, id_=id_))
         return {}
