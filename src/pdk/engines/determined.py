@@ -9,7 +9,6 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,7 +89,10 @@ class Determined:
             self._session = self._sdk._session  # noqa: SLF001 - the SDK has no call for a version's name and metadata
 
     def _call(self, what: str, call: Callable[[], T], seconds: float = START_S) -> T:
-        """The answer of a call that may be repeated; a session that has expired is begun anew."""
+        """The answer of a call that may be repeated; a session that has expired is begun anew.
+
+        So `call` reads the session itself, each time: one that it was made with may be over.
+        """
 
         def once() -> T:
             with _errors(self.master):
@@ -146,8 +148,9 @@ class Determined:
         Raises:
             EngineError: a state that we do not know.
         """
-        read = partial(bindings.get_GetExperiment, self._session, experimentId=experiment)
-        found = self._call("experiment status", read, WAIT_S).experiment
+        found = self._call(
+            "experiment status", lambda: bindings.get_GetExperiment(self._session, experimentId=experiment), WAIT_S
+        ).experiment
         state = str(found.state.name).removeprefix("STATE_")
         if state not in STATES:
             raise EngineError(f"experiment {experiment} is in state {state}, which this version of PDK does not know")
@@ -172,7 +175,10 @@ class Determined:
             NotFound: there is none.
         """
         sort, states = bindings.checkpointv1SortBy.SEARCHER_METRIC, [bindings.checkpointv1State.COMPLETED]
-        read = partial(bindings.get_GetExperimentCheckpoints, self._session, id=experiment, limit=1, sortByAttr=sort, states=states)
+
+        def read() -> Any:
+            return bindings.get_GetExperimentCheckpoints(self._session, id=experiment, limit=1, sortByAttr=sort, states=states)
+
         found = self._call("checkpoints", read).checkpoints
         if not found:
             raise NotFound(f"experiment {experiment} left no checkpoint; its code must report one")
@@ -180,8 +186,8 @@ class Determined:
 
     def metrics(self, checkpoint: str) -> Mapping[str, Any]:
         """The validation metrics at a checkpoint."""
-        read = partial(bindings.get_GetCheckpoint, self._session, checkpointUuid=checkpoint)
-        training = self._call("checkpoint", read).checkpoint.training
+        found = self._call("checkpoint", lambda: bindings.get_GetCheckpoint(self._session, checkpointUuid=checkpoint))
+        training = found.checkpoint.training
         return dict(training.validationMetrics.avgMetrics or {}) if training and training.validationMetrics else {}
 
     def download(self, checkpoint: str, target: Path) -> None:
@@ -213,11 +219,13 @@ class Determined:
 
     def versions(self, model: str) -> list[Version]:
         """A model's versions, newest first; empty where there is no such model."""
+        return self._call("model versions", lambda: self._versions(model))
+
+    def _versions(self, model: str) -> list[Version]:
         order, sort = bindings.v1OrderBy.DESC, bindings.v1GetModelVersionsRequestSortBy.VERSION
-        read = partial(bindings.get_GetModelVersions, self._session, modelName=model, orderBy=order, sortBy=sort)
         try:
-            found = self._call("model versions", read).modelVersions
-        except NotFound:
+            found = bindings.get_GetModelVersions(self._session, modelName=model, orderBy=order, sortBy=sort).modelVersions
+        except api.errors.NotFoundException:
             return []
         return [Version(entry.version, entry.name or "", entry.checkpoint.uuid, entry.metadata or {}) for entry in found]
 
@@ -228,7 +236,7 @@ class Determined:
         )
 
         def register() -> Version:
-            for present in self.versions(model):
+            for present in self._versions(model):
                 if present.name == name:
                     return present
             made = bindings.post_PostModelVersion(self._session, body=body, modelName=model).modelVersion
