@@ -152,6 +152,17 @@ def own_up(tmp_path):
 
 
 @pytest.fixture
+def small_disk(tmp_path):
+    """A file system with 4 MB of room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=False).returncode:
+        pytest.skip("a file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
 def name():
     """A name that no other test uses."""
     return f"t{uuid.uuid4().hex[:10]}"

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,17 +66,6 @@ def test_a_million_files_are_not_all_read():
                 list(tree.walk(db, new, "/"))
     finally:
         store.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system with 4 MB of room."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=False).returncode:
-        pytest.skip("a file system can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("size", [1000, 300_000, 3 << 20])

@@ -78,15 +78,15 @@ def inspect(path: Path) -> dict[str, Any]:
         UserError: it is none, or one that cannot be trusted.
     """
     archive = Archive.open(path)
-    manifest = archive.manifest
+    manifest, sizes = archive.manifest, archive.sizes()
     return {
         "model": manifest.model_name,
         "version": manifest.model_version,
         "handler": manifest.handler,
         "serialized_file": manifest.serialized_file,
         "digest": archive.digest(),
-        "bytes": path.stat().st_size if path.is_file() else sum(archive.sizes().values()),
-        "files": archive.sizes(),
+        "bytes": path.stat().st_size if path.is_file() else sum(sizes.values()),
+        "files": sizes,
         "requirements": archive.read("requirements.txt").decode() if "requirements.txt" in archive.names else None,
         "provenance": json.loads(archive.read(PROVENANCE)) if PROVENANCE in archive.names else None,
     }

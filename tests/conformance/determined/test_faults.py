@@ -125,26 +125,15 @@ def test_a_trial_that_the_kernel_kills_says_so(up, create):
         group.rmdir()
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """A file system of 4 MB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=False).returncode:
-        pytest.skip("a file system can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_while_checkpointing(up, create, tiny):
-    storage = {"type": "directory", "container_path": str(tiny), "save_trial_latest": 99}
+def test_a_full_disk_while_checkpointing(up, create, small_disk):
+    storage = {"type": "directory", "container_path": str(small_disk), "save_trial_latest": 99}
     experiment = create(up, storage, steps=40, ballast=1_500_000)
     assert experiment.wait(interval=0.2).name == "ERROR"
     assert "No space left on device" in log_of(up, experiment)
     kept = [point for point in experiment.list_checkpoints() if point.state.name == "COMPLETED"]
     assert sorted(point.metadata["steps_completed"] for point in kept) == [10, 20]
     for point in kept:
-        assert (tiny / point.uuid / "ballast").stat().st_size == 1_500_000
+        assert (small_disk / point.uuid / "ballast").stat().st_size == 1_500_000
     assert create(up, steps=10).wait(interval=0.2).name == "COMPLETED"
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from pdk.errors import NotFound
 from pdk.local.kit.changes import Changes
 
 T = TypeVar("T")
@@ -58,6 +59,18 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+
+
+def one(db: sqlite3.Connection, sql: str, values: tuple[object, ...], missing: str) -> sqlite3.Row:
+    """The row that a query is for.
+
+    Raises:
+        NotFound: there is none; `missing` says so.
+    """
+    row: sqlite3.Row | None = db.execute(sql, values).fetchone()
+    if row is None:
+        raise NotFound(missing)
+    return row
 
 
 def split_statements(script: str) -> list[str]:

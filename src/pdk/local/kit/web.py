@@ -8,6 +8,7 @@ here. Off loopback a bearer token is required as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import signal
 import socket
@@ -105,8 +106,13 @@ def healthz(checks: Mapping[str, Callable[[], str]]) -> Route:
 
 def free_port(bind: str) -> int:
     """Some port that nobody listens on."""
-    with listen(bind, 0) as sock:
-        return int(sock.getsockname()[1])
+    return free_ports(bind, 1)[0]
+
+
+def free_ports(bind: str, count: int) -> list[int]:
+    """Several of them, all different."""
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(listen(bind, 0)).getsockname()[1] for _ in range(count)]
 
 
 def listen(host: str, port: int) -> socket.socket:

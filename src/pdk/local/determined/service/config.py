@@ -21,7 +21,6 @@ from pdk.local.kit.logs import MASK
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
 SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)
 ENVIRONMENT_LIMIT = 100_000  # characters: the config travels in one variable, which the kernel limits to 128 KiB
-PERIODS = ("batches", "epochs", "records")
 
 FIELDS = {
     "bind_mounts": Field(LIST, []),
@@ -189,9 +188,9 @@ def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 
 def _check_period(key: str, period: Mapping[str, Any]) -> None:
-    if len(period) != 1 or next(iter(period)) not in PERIODS:
-        raise refusal(key, f"one of {', '.join(PERIODS)} with a number is expected, not {dict(period)!r}")
-    check(key, period, {unit: Field(WHOLE, low=0) for unit in PERIODS})
+    if len(period) != 1 or next(iter(period)) not in searcher_config.UNITS:
+        raise refusal(key, f"one of {', '.join(searcher_config.UNITS)} with a number is expected, not {dict(period)!r}")
+    check(key, period, {unit: Field(WHOLE, low=0) for unit in searcher_config.UNITS})
 
 
 def environment_variables(content: Mapping[str, Any], kind: str = "cpu") -> dict[str, str]:

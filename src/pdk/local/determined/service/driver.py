@@ -7,12 +7,10 @@ harness waits while connections are refused and goes on when they are not.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import shutil
-import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from pdk.local.determined.service import config, devices, environment, experimen
 from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.service.sweeper import Sweeper
 from pdk.local.determined.service.warm import Zygote
-from pdk.local.kit import logs, process
+from pdk.local.kit import logs, process, web
 from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
@@ -55,15 +53,6 @@ class Surroundings:
     token: Callable[[experiments.Trial], str]
     env: Mapping[str, str]
     state: Path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody has now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Driver:
@@ -258,7 +247,7 @@ class Driver:
             "DET_CLUSTER_ID": self.around.cluster,
             "DET_AGENT_ID": "local",
             "DET_SLOT_IDS": json.dumps(trial.slots or [0]),
-            **dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True)),
+            **dict(zip(PORTS, map(str, web.free_ports("127.0.0.1", len(PORTS))), strict=True)),
             "DET_TASK_ID": trial.task,
             "DET_TASK_TYPE": "TRIAL",
             "DET_ALLOCATION_ID": trial.allocation,

@@ -13,6 +13,7 @@ from typing import Any
 from pdk.errors import NotFound, WrongState
 from pdk.local.determined.service import retention, search, searchers
 from pdk.local.determined.service.config import Config, check_scheduling
+from pdk.local.kit.db import one
 
 Connection = sqlite3.Connection
 TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
@@ -99,10 +100,7 @@ def get(db: Connection, id_: int) -> Experiment:
     Raises:
         NotFound: no experiment has that number.
     """
-    row = db.execute(f"SELECT {COLUMNS} FROM experiment WHERE id = ?", (id_,)).fetchone()
-    if row is None:
-        raise NotFound(f"experiment {id_} not found")
-    return _experiment(row)
+    return _experiment(one(db, f"SELECT {COLUMNS} FROM experiment WHERE id = ?", (id_,), f"experiment {id_} not found"))
 
 
 def listing(db: Connection) -> list[Experiment]:
@@ -140,18 +138,12 @@ def trial(db: Connection, id_: int) -> Trial:
     Raises:
         NotFound: no trial has that number.
     """
-    row = db.execute("SELECT * FROM trial WHERE id = ?", (id_,)).fetchone()
-    if row is None:
-        raise NotFound(f"trial {id_} not found")
-    return _trial(row)
+    return _trial(one(db, "SELECT * FROM trial WHERE id = ?", (id_,), f"trial {id_} not found"))
 
 
 def trial_of_task(db: Connection, task: str) -> Trial:
     """The trial with a task ID."""
-    row = db.execute("SELECT * FROM trial WHERE task = ?", (task,)).fetchone()
-    if row is None:
-        raise NotFound(f"task {task} not found")
-    return _trial(row)
+    return _trial(one(db, "SELECT * FROM trial WHERE task = ?", (task,), f"task {task} not found"))
 
 
 def trial_of_allocation(db: Connection, allocation: str) -> Trial:

@@ -65,15 +65,13 @@ def validations(db: Connection, found: Trial) -> tuple[sqlite3.Row | None, sqlit
     return rows[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
-def searcher_metric(experiment: Experiment, metrics_json: str | None) -> float | None:
-    """The value that the searcher looks at, out of a row's metrics; None where it is missing or no number."""
-    return searchers.metric_of(experiment.config["searcher"], metrics_json)
-
-
 def best_validation(db: Connection, experiment: Experiment) -> float | None:
     """The best value of the searcher's metric so far."""
     sql = "SELECT m.metrics FROM metric m JOIN trial t ON m.trial = t.id WHERE t.experiment = ? AND m.grp = ?"
-    found = (searcher_metric(experiment, row["metrics"]) for row in db.execute(sql, (experiment.id, VALIDATION)).fetchall())
+    found = (
+        searchers.metric_of(experiment.config["searcher"], row["metrics"])
+        for row in db.execute(sql, (experiment.id, VALIDATION)).fetchall()
+    )
     values = [value for value in found if value is not None]
     if not values:
         return None

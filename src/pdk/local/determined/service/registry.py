@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pdk.errors import Conflict, NotFound, UserError, WrongState
 from pdk.local.determined.service import experiments, searchers, workspaces
+from pdk.local.kit.db import one
 
 Connection = sqlite3.Connection
 
@@ -46,10 +47,7 @@ def checkpoint(db: Connection, uuid: str) -> sqlite3.Row:
     Raises:
         NotFound: there is none of that UUID.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM checkpoint WHERE uuid = ?", (uuid,)).fetchone()
-    if row is None:
-        raise NotFound(f"checkpoint {uuid} not found")
-    return row
+    return one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found")
 
 
 def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[sqlite3.Row]:
@@ -116,10 +114,9 @@ def template(db: Connection, name: str) -> sqlite3.Row:
     Raises:
         NotFound: there is none of that name.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM template WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise NotFound(f"template {name!r} not found; `det template list` shows which there are")
-    return row
+    return one(
+        db, "SELECT * FROM template WHERE name = ?", (name,), f"template {name!r} not found; `det template list` shows which there are"
+    )
 
 
 def _check_model_name(name: str) -> None:
@@ -155,12 +152,9 @@ def model(db: Connection, name_or_id: str) -> sqlite3.Row:
     Raises:
         NotFound: neither.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM model WHERE name = ?", (name_or_id,)).fetchone()
-    if row is None and name_or_id.isdecimal():
-        row = db.execute("SELECT * FROM model WHERE id = ?", (int(name_or_id),)).fetchone()
-    if row is None:
-        raise NotFound(f"model {name_or_id!r} not found")
-    return row
+    sql = "SELECT * FROM model WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC"
+    values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() else 0)
+    return one(db, sql, values, f"model {name_or_id!r} not found")
 
 
 def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
@@ -242,10 +236,9 @@ def version(db: Connection, model_id: int, number: int) -> sqlite3.Row:
     Raises:
         NotFound: the model has none of that number.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM version WHERE model = ? AND number = ?", (model_id, number)).fetchone()
-    if row is None:
-        raise NotFound(f"version {number} of model {model_id} not found")
-    return row
+    return one(
+        db, "SELECT * FROM version WHERE model = ? AND number = ?", (model_id, number), f"version {number} of model {model_id} not found"
+    )
 
 
 def versions(db: Connection, model_id: int) -> list[sqlite3.Row]:

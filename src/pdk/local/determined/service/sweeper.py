@@ -58,8 +58,7 @@ class Sweeper:
         """
         by_experiment: dict[int, list[str]] = {}
         for uuid in uuids:
-            trial = experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid)["trial"])
-            by_experiment.setdefault(trial.experiment, []).append(uuid)
+            by_experiment.setdefault(self._experiment_of(uuid), []).append(uuid)
         async with self._lock:
             for experiment, wanted in by_experiment.items():
                 await self._remove(experiment, wanted, globs)
@@ -85,9 +84,11 @@ class Sweeper:
         Raises:
             EngineError: a storage refused.
         """
-        trial = experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid)["trial"])
-        content = experiments.get(self.db.reader, trial.experiment).config
+        content = experiments.get(self.db.reader, self._experiment_of(uuid)).config
         return await storage.fetch(content, uuid, scratch, self.environment(content))
+
+    def _experiment_of(self, uuid: str) -> int:
+        return experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid)["trial"]).experiment
 
     def environment(self, content: Mapping[str, object]) -> dict[str, str]:
         """The variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from pdk.errors import Conflict, NotFound, UserError, WrongState
+from pdk.errors import Conflict, UserError, WrongState
+from pdk.local.kit.db import one
 
 Connection = sqlite3.Connection
 FIRST = 1  # the number of the workspace, and of the project in it, that always exist
@@ -18,10 +19,9 @@ def by_name(db: Connection, name: str) -> sqlite3.Row:
     Raises:
         NotFound: there is none of that name.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM workspace WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise NotFound(f"workspace {name!r} not found; create it with `det workspace create {name}`")
-    return row
+    return one(
+        db, "SELECT * FROM workspace WHERE name = ?", (name,), f"workspace {name!r} not found; create it with `det workspace create {name}`"
+    )
 
 
 def workspace(db: Connection, id_: int) -> sqlite3.Row:
@@ -30,10 +30,7 @@ def workspace(db: Connection, id_: int) -> sqlite3.Row:
     Raises:
         NotFound: there is none.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM workspace WHERE id = ?", (id_,)).fetchone()
-    if row is None:
-        raise NotFound(f"workspace {id_} not found")
-    return row
+    return one(db, "SELECT * FROM workspace WHERE id = ?", (id_,), f"workspace {id_} not found")
 
 
 def project(db: Connection, id_: int) -> sqlite3.Row:
@@ -42,10 +39,7 @@ def project(db: Connection, id_: int) -> sqlite3.Row:
     Raises:
         NotFound: there is none.
     """
-    row: sqlite3.Row | None = db.execute("SELECT * FROM project WHERE id = ?", (id_,)).fetchone()
-    if row is None:
-        raise NotFound(f"project {id_} not found")
-    return row
+    return one(db, "SELECT * FROM project WHERE id = ?", (id_,), f"project {id_} not found")
 
 
 def projects(db: Connection, workspace_id: int) -> list[sqlite3.Row]:
@@ -67,9 +61,8 @@ def project_for(db: Connection, config: Mapping[str, Any], project_id: int | Non
     else:
         owner = by_name(db, str(config.get("workspace") or "Uncategorized"))
         name = str(config.get("project") or "Uncategorized")
-        found = db.execute("SELECT * FROM project WHERE workspace = ? AND name = ?", (owner["id"], name)).fetchone()
-        if found is None:
-            raise NotFound(f"project {name!r} not found in workspace {owner['name']!r}; create it with `det project create`")
+        missing = f"project {name!r} not found in workspace {owner['name']!r}; create it with `det project create`"
+        found = one(db, "SELECT * FROM project WHERE workspace = ? AND name = ?", (owner["id"], name), missing)
     if found["archived"] or workspace(db, found["workspace"])["archived"]:
         raise WrongState(f"project {found['name']!r} or its workspace is archived; unarchive it, or choose another one")
     return int(found["id"])

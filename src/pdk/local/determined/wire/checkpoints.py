@@ -19,18 +19,12 @@ from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
 from pdk.local.determined.service import experiments, registry, retention
-from pdk.local.determined.service.driver import Driver
-from pdk.local.determined.wire.http import Frame, Handlers, body, number
+from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, page
-from pdk.local.kit.db import Database
 
 
-class Checkpoints(Handlers):
+class Checkpoints(Driven):
     """The handlers."""
-
-    def __init__(self, db: Database, frame: Frame, driver: Driver) -> None:
-        super().__init__(db, frame)
-        self.driver = driver
 
     def routes(self) -> list[Route]:
         """All of them, with the paths of the API."""

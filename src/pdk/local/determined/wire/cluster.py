@@ -12,17 +12,17 @@ from starlette.routing import Route
 from pdk.errors import AuthError, NotSupported
 from pdk.local.determined.service import experiments, storage, workspaces
 from pdk.local.determined.service.driver import Driver
-from pdk.local.determined.wire.http import SESSION_S, Frame, Handlers, bearer, body
+from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
 from pdk.local.kit.db import Database
 
 
-class Cluster(Handlers):
+class Cluster(Driven):
     """The handlers."""
 
     def __init__(self, db: Database, frame: Frame, driver: Driver, cluster: str, *, blank_login: bool) -> None:
-        super().__init__(db, frame)
-        self.driver, self.cluster, self.blank_login = driver, cluster, blank_login
+        super().__init__(db, frame, driver)
+        self.cluster, self.blank_login = cluster, blank_login
 
     def routes(self) -> list[Route]:
         """All of them, with the paths of the API."""
@@ -106,8 +106,8 @@ class Cluster(Handlers):
 
     async def jobs(self, request: Request) -> Json:
         pool = request.query_params.get("resourcePool") or "default"
-        living = [entry for entry in experiments.listing(self.db.reader)[::-1] if entry.state not in experiments.TERMINAL]
-        found = [entry for entry in living if pool == "default"]
+        everything = experiments.listing(self.db.reader) if pool == "default" else []
+        found = [entry for entry in everything if entry.state not in experiments.TERMINAL]
         found.sort(key=lambda entry: (entry.config["resources"]["priority"], entry.id))
         if request.query_params.get("orderBy") == "ORDER_BY_DESC":
             found.reverse()
@@ -115,8 +115,9 @@ class Cluster(Handlers):
 
     def _job(self, found: experiments.Experiment) -> Json:
         resources, project = found.config["resources"], workspaces.project(self.db.reader, found.project)
-        held = sum(len(trial.slots) for trial in experiments.trials(self.db.reader, found.id) if trial.id in self.driver.running)
-        wanted = sum(int(resources["slots_per_trial"]) for trial in experiments.trials(self.db.reader, found.id) if trial.ended is None)
+        trials = experiments.trials(self.db.reader, found.id)
+        held = sum(len(trial.slots) for trial in trials if trial.id in self.driver.running)
+        wanted = sum(int(resources["slots_per_trial"]) for trial in trials if trial.ended is None)
         return {
             "full": {
                 "summary": {"state": f"STATE_{'SCHEDULED' if held else 'QUEUED'}", "jobsAhead": -1 if held else 0},

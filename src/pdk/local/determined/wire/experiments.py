@@ -18,10 +18,8 @@ from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
 from pdk.local.determined.service import config, continuation, experiments, registry, retention, workspaces
-from pdk.local.determined.service.driver import Driver
-from pdk.local.determined.wire.http import Frame, Handlers, body, number
+from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, Messages, page, stamp
-from pdk.local.kit.db import Database
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it
@@ -78,12 +76,8 @@ def tree_of(archive: bytes) -> list[Json]:
     return list(top["files"])
 
 
-class Experiments(Handlers):
+class Experiments(Driven):
     """The handlers."""
-
-    def __init__(self, db: Database, frame: Frame, driver: Driver) -> None:
-        super().__init__(db, frame)
-        self.driver = driver
 
     def routes(self) -> list[Route]:
         """All of them, with the paths of the API."""
@@ -125,7 +119,7 @@ class Experiments(Handlers):
                 db, parsed, str(given["config"]), archive, project, activate=bool(given.get("activate", True)), parent=parent
             )
             if given.get("validateOnly"):
-                raise _OnlyValidated(self.messages_of(db).experiment(found))
+                raise _OnlyValidated(Messages(db).experiment(found))
             return found
 
         try:
@@ -133,10 +127,6 @@ class Experiments(Handlers):
         except _OnlyValidated as checked:
             return {"experiment": checked.message, "config": config.redact(parsed.content), "warnings": []}
         return {"experiment": self.messages.experiment(found), "config": config.redact(found.config), "warnings": []}
-
-    def messages_of(self, db: sqlite3.Connection) -> Messages:
-        """Messages as seen inside a transaction."""
-        return Messages(db)
 
     async def list_experiments(self, request: Request) -> Json:
         query = request.query_params

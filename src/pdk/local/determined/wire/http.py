@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
 from pdk.local.determined.service import experiments
+from pdk.local.determined.service.driver import Driver
 from pdk.local.determined.wire.messages import Json, Messages
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body
@@ -139,6 +140,14 @@ class Handlers:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f'{name} is no JSON; send the text "{name}"')
+
+
+class Driven(Handlers):
+    """The same, for calls that also look at what runs."""
+
+    def __init__(self, db: Database, frame: Frame, driver: Driver) -> None:
+        super().__init__(db, frame)
+        self.driver = driver
 
 
 async def body(request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pdk.local.determined.service import config, experiments, metrics, registry, summaries, workspaces
+from pdk.local.determined.service import config, experiments, metrics, registry, searchers, summaries, workspaces
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Messages:
             "hparams": trial.hparams,
             "validationMetrics": {"avgMetrics": json.loads(validation["metrics"]) if validation else {}},
         }
-        value = metrics.searcher_metric(experiment, validation["metrics"]) if validation else None
+        value = searchers.metric_of(experiment.config["searcher"], validation["metrics"]) if validation else None
         if value is not None:
             training["searcherMetric"] = value
         return {

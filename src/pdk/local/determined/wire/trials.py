@@ -17,19 +17,13 @@ from starlette.routing import Route
 
 from pdk.errors import UserError
 from pdk.local.determined.service import experiments
-from pdk.local.determined.service.driver import Driver
-from pdk.local.determined.wire.http import Frame, Handlers, number
+from pdk.local.determined.wire.http import Driven, number
 from pdk.local.determined.wire.messages import Json, page, stamp
 from pdk.local.kit import logs
-from pdk.local.kit.db import Database
 
 
-class Trials(Handlers):
+class Trials(Driven):
     """The handlers."""
-
-    def __init__(self, db: Database, frame: Frame, driver: Driver) -> None:
-        super().__init__(db, frame)
-        self.driver = driver
 
     def routes(self) -> list[Route]:
         """All of them, with the paths of the API."""
