@@ -1,8 +1,8 @@
 """Write the lock files anew: ``python requirements/lock.py`` (needs uv).
 
 All with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
-replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them), and `python-pachyderm.txt` and
-`torch-model-archiver.txt` (an old client and an old tool, for which the tests make environments of their own).
+replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them), and what tests and benchmarks make environments
+of their own for: clients, tools and peers whose packages do not go together with ours.
 """
 
 import re
@@ -11,6 +11,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OPTIONS = ("--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url")
+ALONE = {
+    "uv": "uv",
+    "python-pachyderm": "python-pachyderm==7.*",
+    "torch-model-archiver": "torch-model-archiver==0.12.*",
+    "torchserve": "torchserve==0.12.*",
+    "kserve": "kserve==0.20.*",
+}
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 
 
@@ -36,11 +43,7 @@ def main() -> None:
         files[name].append(block)
     for name, blocks in files.items():
         (HERE / f"{name}.txt").write_text("\n".join(blocks) + "\n")
-    for name, package in (
-        ("uv", "uv"),
-        ("python-pachyderm", "python-pachyderm==7.*"),
-        ("torch-model-archiver", "torch-model-archiver==0.12.*"),
-    ):
+    for name, package in ALONE.items():
         (HERE / f"{name}.txt").write_text(alone(package))
 
 

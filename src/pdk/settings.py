@@ -157,6 +157,16 @@ def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.startswith(wanted)}
 
 
+def environment_with(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process and `more`, for a child."""
+    return {**os.environ, **more}
+
+
+def shared_metrics() -> str:
+    """The folder in which several workers keep their counts together, as prometheus_client reads it; empty for one worker."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+
+
 def ports_from(pairs: Mapping[str, int]) -> Ports:
     """Ports by name.
 
@@ -216,4 +226,8 @@ class Serving:
     body_limit: int = 64 << 20  # bytes of a request; a photograph in base64 has a few MB
     queue: int = 256  # requests that may wait for the model; more are answered 503, or memory would grow without bound
     threads: int = 1  # torch threads of a worker: replicas scale better than threads on small models
+    receive_s: float = 60.0  # seconds that a request may take to arrive; slower clients would hold memory for ever
+    keep_alive_s: int = 75  # seconds that an idle connection is kept: longer than proxies keep theirs, so that they close first
+    crash_limit: int = 5  # deaths of a model's workers within crash_window_s that stop the server
+    crash_window_s: float = 60.0
     drain_s: int = 30  # seconds that open requests get on SIGTERM, as Kubernetes' grace period

@@ -59,7 +59,7 @@ def test_an_archive_from_create_to_check(run, tmp_path):
         (HANDLER, '{"instances": [7]}', "does not answer example.json: IndexError"),
         (HANDLER, '{"rows": []}', "is no request of the form"),
         ("import os\nos._exit(3)\n", None, "brought its process down"),
-        ("def handle(data, context):\n    return 'x'\n", '{"instances": [1]}', "something else than a list"),
+        ("def handle(data, context):\n    return 'x'\n", '{"instances": [1]}', "instead of a list"),
     ],
 )
 def test_what_would_not_serve_is_found(run, tmp_path, handler, example, means):

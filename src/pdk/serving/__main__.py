@@ -1,77 +1,135 @@
-"""Serve one model: ``python -m pdk.serving --model-dir /mnt/models``."""
+"""Serve a model store: ``python -m pdk.serving --model-dir /mnt/models``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
-
-from pdk.errors import PdkError
-from pdk.serving.app import Protocol
-from pdk.serving.model import Model
+from pdk.errors import PdkError, UserError
+from pdk.serving import http
+from pdk.serving.plan import Plan
+from pdk.serving.store import find_archives
+from pdk.serving.supervisor import Group, Supervisor, worker_program
 from pdk.settings import Serving
+
+
+def share(text: str) -> float:
+    """A share between 0 and 1.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m pdk.serving", description="Serve a model archive by the V1 inference protocol.")
-    parser.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="model store in TorchServe's layout, or one .mar")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default %(default)s)")
-    parser.add_argument("--ready-file", type=Path, help="file that gets host and port once requests are answered")
-    return parser.parse_args()
+    made = argparse.ArgumentParser(prog="python -m pdk.serving", description="Serve model archives by the inference protocols V1 and V2.")
+    made.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="model store in TorchServe's layout, or one .mar")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    made.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default %(default)s)")
+    made.add_argument("--grpc-port", type=int, default=0, help="port of V2 over gRPC; without it there is none")
+    made.add_argument("--workers", type=int, default=1, help="worker processes of each model (default %(default)s)")
+    made.add_argument("--threads", type=int, default=Serving.threads, help="torch threads of a worker (default %(default)s)")
+    made.add_argument("--ready-file", type=Path, help="file that gets host and port once requests are answered")
+    made.add_argument("--request-log", type=Path, help="folder for the request log: a line for every request")
+    made.add_argument("--request-log-sample", type=share, default=0.0, help="share of requests whose bodies are kept, 0 to 1 (default 0)")
+    made.add_argument("--request-log-hours", type=float, default=168.0, help="hours that they are kept (default %(default)g)")
+    return made.parse_args()
 
 
-async def serve(protocol: Protocol, sock: socket.socket, ready_file: Path | None) -> None:
-    """Answer until SIGTERM, then let open requests end."""
-    config = uvicorn.Config(
-        protocol.app(),
-        access_log=False,
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=Serving.drain_s,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve(sockets=[sock]))  # noqa: SLF001 - the public one installs its own signal handlers
-    loop = asyncio.get_running_loop()
+def plans(options: argparse.Namespace) -> list[Plan]:
+    """One for each archive of the store.
+
+    Raises:
+        UserError: there is none, or what is asked for needs a single one.
+    """
+    archives = find_archives(options.model_dir)
+    if options.workers < 1 or options.threads < 1:
+        raise UserError("--workers and --threads must be at least 1")
+    if options.grpc_port and len(archives) > 1:
+        raise UserError(f"--grpc-port needs a store with one model; {options.model_dir} holds {len(archives)}")
+    return [
+        Plan(
+            str(options.model_dir), str(path), -1, -1, f"{options.host}:{options.grpc_port}" if options.grpc_port else "", options.threads,
+            str(options.request_log or ""), options.request_log_sample, options.request_log_hours,
+        )
+        for path in archives
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def counted_together(needed: bool) -> Iterator[Path | None]:  # noqa: FBT001 - a context with or without
+    """A folder in which several workers keep their counts."""
+    if not needed:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="pdk-metrics-") as folder:
+        yield Path(folder)
+
+
+def write_ready(path: Path | None, sock: socket.socket, models: list[str]) -> None:
+    """Say where requests are answered."""
+    host, port = sock.getsockname()[:2]
+    logging.getLogger(__name__).info("answering for %s on %s port %d", ", ".join(models), host, port)
+    if path is not None:
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(json.dumps({"host": host, "port": port, "model": models[0], "models": models}))
+        temporary.rename(path)
+
+
+async def run(options: argparse.Namespace, sock: socket.socket) -> None:
+    """Until SIGTERM.
+
+    Raises:
+        UserError: what is in the store cannot be served.
+    """
+    listed, stop, loop = plans(options), asyncio.Event(), asyncio.get_running_loop()
+    several = len(listed) > 1
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
-    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if ready_file is not None:
-        host, port = sock.getsockname()[:2]
-        temporary = ready_file.with_name(f".{ready_file.name}")
-        temporary.write_text(json.dumps({"host": host, "port": port, "model": protocol.model.name}))
-        temporary.rename(ready_file)
-    await task
+        loop.add_signal_handler(number, stop.set)
+    groups = [Group(plan, http.listener("127.0.0.1", 0) if several else sock, options.workers) for plan in listed]
+
+    with counted_together(several or options.workers > 1) as metrics:
+
+        async def front() -> None:
+            models = [group.model for group in groups]
+            if len(set(models)) < len(models):
+                raise UserError(f"two archives of {options.model_dir} hold a model of the same name: {', '.join(sorted(models))}")
+            if several:
+                from pdk.serving.router import route
+
+                ports = {group.model: group.sock.getsockname()[1] for group in groups}
+                await route(ports, metrics or Path(), sock, stop, lambda: write_ready(options.ready_file, sock, models))
+            else:
+                write_ready(options.ready_file, sock, models)
+                await stop.wait()
+
+        await Supervisor(groups, worker_program(), metrics).run(front, stop)
 
 
 def main() -> None:
-    """Load the model, then listen: a port that is open answers."""
+    """Start the workers; a port that is open is answered."""
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="pdk-serving-") as scratch:
-        try:
-            import torch
-
-            torch.set_num_threads(Serving.threads)
-            model = Model(options.model_dir, Path(scratch))
-        except PdkError as error:
-            sys.exit(f"the model cannot be served: {error}")
-        sock = socket.create_server((options.host, options.port), backlog=1024)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: no answer waits for an ACK
-        sock.setblocking(False)
-        logging.getLogger(__name__).info("serving %s on %s port %d", model.name, *sock.getsockname()[:2])
-        asyncio.run(serve(Protocol(model, Serving()), sock, options.ready_file))
+    try:
+        asyncio.run(run(options, http.listener(options.host, options.port)))
+    except PdkError as error:
+        sys.exit(f"the model cannot be served: {error}")
+    except OSError as error:
+        sys.exit(f"{options.host} port {options.port} cannot be listened on: {error}")
 
 
 if __name__ == "__main__":

@@ -18,29 +18,49 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pdk.errors import UserError
-from pdk.serving import tensors
+from pdk.serving import bodies, tensors
 from pdk.serving.metrics import Metrics
 from pdk.serving.model import Model
-from pdk.serving.runner import Refused, Runner
+from pdk.serving.requestlog import RequestLog
+from pdk.serving.runner import Answer, Refused, Runner
 from pdk.settings import Serving
 
 log = logging.getLogger(__name__)
+EXTENSIONS = ["binary_tensor_data"]
+Made = tuple[Response, Answer]
+
+
+def encoded(content: Any) -> bytes:
+    """JSON as it is sent.
+
+    Raises:
+        TypeError: it cannot be JSON.
+    """
+    try:
+        return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise TypeError(f"the model's answer cannot be sent as JSON: {error}") from error
 
 
 class Protocol:
     """Answers for one model."""
 
-    def __init__(self, model: Model, settings: Serving) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: Model, settings: Serving, requests: RequestLog) -> None:
+        self.model, self.settings, self.requests = model, settings, requests
         self.ready = True
         self.metrics = Metrics(model.name)
-        self._runner = Runner(model, self.metrics, settings.queue)
+        self.runner = Runner(model, self.metrics, settings.queue)
+        self.headers = model.headers()
 
     def app(self) -> Starlette:
         """The ASGI application."""
+        predict, infer = (partial(self.answer, name, work) for name, work in (("v1", self.predict), ("v2", self.infer)))
         routes = [
-            # ":predict" is part of the last segment, so the longer pattern has to be tried first
-            Route("/v1/models/{name}:predict", partial(self.answer, "v1", self.predict), methods=["POST"]),
+            # ":predict" is part of the last segment, so the longer patterns have to be tried first
+            Route("/v1/models/{name}:predict", predict, methods=["POST"]),
+            Route("/v1/models/{name}:explain", partial(self.answer, "v1-explain", self.explanation), methods=["POST"]),
+            Route("/v2/models/{name}/infer", infer, methods=["POST"]),
+            Route("/v2/models/{name}/versions/{version}/infer", infer, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.status),
             Route("/v2", self.server),
@@ -48,26 +68,20 @@ class Protocol:
             Route("/v2/health/ready", self.readiness),
             Route("/v2/models/{name}", self.metadata),
             Route("/v2/models/{name}/ready", self.status),
-            Route("/v2/models/{name}/infer", partial(self.answer, "v2", self.infer), methods=["POST"]),
             Route("/v2/models/{name}/versions/{version}", self.metadata),
             Route("/v2/models/{name}/versions/{version}/ready", self.status),
-            Route("/v2/models/{name}/versions/{version}/infer", partial(self.answer, "v2", self.infer), methods=["POST"]),
             Route("/", self.alive),
             Route("/healthz", self.readiness),
             Route("/metrics", self.exposition),
         ]
         return Starlette(routes=routes, exception_handlers={Refused: self.refuse, HTTPException: self.missing, Exception: self.crash})
 
-    @property
-    def version(self) -> str:
-        """The model's version, as its provenance names it."""
-        return self.model.headers()["pdk-model-version"]
-
     def _headers(self, request: Request) -> dict[str, str]:
-        return {**self.model.headers(), "x-request-id": request.headers.get("x-request-id") or str(uuid.uuid4())}
+        given = request.headers.get("x-request-id", "")
+        return {**self.headers, "x-request-id": given if 0 < len(given) <= 128 and given.isprintable() else str(uuid.uuid4())}
 
     def _error(self, request: Request, status: int, message: str) -> JSONResponse:
-        headers = self._headers(request)
+        headers = getattr(request.state, "headers", None) or self._headers(request)
         if status == 503:
             headers["retry-after"] = "1"
         return JSONResponse({"error": message}, status, headers)
@@ -106,83 +120,84 @@ class Protocol:
 
     async def server(self, _request: Request) -> JSONResponse:
         """V2's server metadata."""
-        return JSONResponse({"name": "pdk", "version": version("pdk"), "extensions": []})
+        return JSONResponse({"name": "pdk", "version": version("pdk"), "extensions": EXTENSIONS})
 
     async def metadata(self, request: Request) -> JSONResponse:
         """V2's model metadata. What a handler takes and gives is its own affair: no tensors are named."""
         self._check_name(request)
-        content = {"name": self.model.name, "versions": [self.version], "platform": "pytorch_mar", "inputs": [], "outputs": []}
-        return JSONResponse(content, headers=self._headers(request))
+        return JSONResponse(self.description(), headers=self._headers(request))
+
+    def description(self) -> dict[str, Any]:
+        """V2's model metadata."""
+        return {"name": self.model.name, "versions": [self.model.version], "platform": "pytorch_mar", "inputs": [], "outputs": []}
 
     async def models(self, _request: Request) -> JSONResponse:
         """The one model."""
         return JSONResponse({"models": [self.model.name]})
 
     def _check_name(self, request: Request) -> None:
-        name = request.path_params["name"]
+        self.check(request.path_params["name"], request.path_params.get("version", ""))
+
+    def check(self, name: str, wanted: str) -> None:
+        """Raise Refused for another model than this one, or another version of it."""
         if name != self.model.name:
             raise Refused(404, f"Model with name {name} does not exist.")
+        if wanted not in ("", self.model.version):
+            raise Refused(404, f"Model with name {name} has no version {wanted}; {self.model.version} is served.")
 
     async def status(self, request: Request) -> JSONResponse:
         """Whether the model is ready."""
         self._check_name(request)
         return JSONResponse({"name": self.model.name, "ready": self.ready}, headers=self._headers(request))
 
-    async def answer(
-        self, protocol: str, work: Callable[[dict[str, Any], str], Awaitable[dict[str, Any]]], request: Request
-    ) -> JSONResponse:
-        """A prediction by one of the protocols: counted, timed, with its request's ID."""
+    async def answer(self, protocol: str, work: Callable[[Request, bytes, str], Awaitable[Made]], request: Request) -> Response:
+        """A prediction by one of the protocols: counted, timed, noted, with its request's ID."""
+        headers = request.state.headers = self._headers(request)
         self._check_name(request)
-        began, code = time.perf_counter(), 500
+        began, code, body, answer = time.perf_counter(), 500, b"", b""
         try:
-            content = await self._content(request)
+            body = await bodies.read(request, self.settings)
             began = time.perf_counter()
-            headers = self._headers(request)
-            made = await work(content, headers["x-request-id"])
-            code = 200
+            response, timing = await work(request, body, headers["x-request-id"])
+            code, answer = 200, bytes(response.body)
         except Refused as error:
-            code = error.status
+            code, answer = error.status, str(error).encode()
+            raise
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}".encode()
             raise
         finally:
-            self.metrics.answered(protocol, code, time.perf_counter() - began)
-        return JSONResponse(made, headers=headers)
+            seconds = time.perf_counter() - began
+            self.metrics.answered(protocol, code, seconds)
+            self.requests.note(headers, protocol, code, seconds, body, answer)
+        response.headers.update(headers)
+        response.headers["server-timing"] = f"queue;dur={timing.queue_s * 1000:.2f}, handler;dur={timing.handler_s * 1000:.2f}"
+        return response
 
-    async def _content(self, request: Request) -> dict[str, Any]:
-        """The JSON object of a request."""
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self.settings.body_limit:
-                raise Refused(413, f"the request is larger than {self.settings.body_limit:,} bytes")
-            parts.append(part)
-        try:
-            body = json.loads(b"".join(parts))
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, f"Unrecognized request format: {error}") from error
-        if not isinstance(body, dict):
-            raise Refused(400, f"Expected a JSON object, not {type(body).__name__}")
-        return body
-
-    async def predict(self, content: dict[str, Any], request_id: str) -> dict[str, Any]:
+    async def predict(self, request: Request, body: bytes, request_id: str) -> Made:
         """V1 ``:predict``."""
-        if "instances" not in content:
-            raise Refused(400, 'Expected a JSON object with the key "instances"')
-        if not isinstance(content["instances"], list) or not content["instances"]:
-            raise Refused(400, 'Expected "instances" to be a list with at least one element')
-        return {"predictions": await self._runner.submit(content["instances"], request_id)}
+        made = await self.runner.submit(await bodies.instances(request.headers, body), request_id)
+        return Response(encoded({"predictions": made.predictions}), media_type="application/json"), made
 
-    async def infer(self, content: dict[str, Any], request_id: str) -> dict[str, Any]:
-        """V2 ``/infer`` with tensors in JSON."""
+    async def explanation(self, request: Request, body: bytes, request_id: str) -> Made:
+        """V1 ``:explain``."""
+        made = await self.runner.submit(await bodies.instances(request.headers, body), request_id, explain=True)
+        return Response(encoded({"explanations": made.predictions}), media_type="application/json"), made
+
+    async def infer(self, request: Request, body: bytes, request_id: str) -> Made:
+        """V2 ``/infer`` with tensors in JSON or in binary."""
         try:
-            instances = tensors.instances_of(content)
+            content, parts = tensors.split(body, request.headers.get(tensors.HEADER_LENGTH))
+            if not isinstance(content, dict):
+                raise UserError(f"Expected a JSON object, not {type(content).__name__}")
+            instances = tensors.instances_of(tensors.inputs_of(content, parts))
+            made = await self.runner.submit(instances, request_id)
+            head = {"model_name": self.model.name, "model_version": self.model.version, "id": str(content.get("id") or request_id)}
+            answer, length = tensors.answer(content, tensors.outputs_of(made.predictions), head)
         except UserError as error:
             raise Refused(400, str(error)) from error
-        outputs = tensors.outputs_of(await self._runner.submit(instances, request_id))
-        wanted = [entry.get("name") for entry in content.get("outputs") or () if isinstance(entry, dict)]
-        if unknown := set(wanted) - {entry["name"] for entry in outputs}:
-            raise Refused(
-                400, f"the model has no output {min(map(str, unknown))!r}; it has {', '.join(entry['name'] for entry in outputs)}"
-            )
-        outputs = [entry for entry in outputs if not wanted or entry["name"] in wanted]
-        id_ = str(content.get("id") or request_id)
-        return {"model_name": self.model.name, "model_version": self.version, "id": id_, "outputs": outputs}
+        except RecursionError as error:
+            raise Refused(400, "the request is nested too deeply") from error
+        if length is None:
+            return Response(answer, media_type="application/json"), made
+        return Response(answer, media_type="application/octet-stream", headers={tensors.HEADER_LENGTH: str(length)}), made

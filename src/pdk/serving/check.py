@@ -51,21 +51,8 @@ def answer(archive: Path, example: Path | None, scratch: Path) -> list[Any]:
     """
     from pdk.serving.model import Model
 
-    model = Model(archive, scratch)
-    if example is None:
-        return []
-    try:
-        instances = json.loads(example.read_bytes())["instances"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{example.name} is no request of the form {{"instances": […]}}: {error!r}') from error
-    try:
-        predictions = model.handle(instances, model.context)
-        json.dumps(predictions)
-    except Exception as error:
-        raise UserError(f"it does not answer {example.name}: {type(error).__name__}: {error}") from error
-    if not isinstance(predictions, list) or len(predictions) != len(instances):
-        raise UserError(f"it answers the {len(instances)} instances of {example.name} with something else than a list of that length")
-    return predictions
+    model = Model(archive, archive, scratch)
+    return [] if example is None else model.ask(example)
 
 
 def main(arguments: Sequence[str]) -> None:

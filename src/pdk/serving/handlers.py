@@ -45,13 +45,13 @@ class Handler:
     """
 
     def __init__(self, answer: Callable[[list[Any], Context], Any], made: object | None = None) -> None:
-        self.answer, self._made = answer, made
+        self.answer, self.made = answer, made
 
     def watch(self, stages: Mapping[str, Observer]) -> None:
         """From now on observe how long the handler's stages take, where it has them."""
         for name in STAGES:
-            if self._made is not None and callable(stage := getattr(self._made, name, None)):
-                setattr(self._made, name, _timed(stage, stages[name]))
+            if self.made is not None and callable(stage := getattr(self.made, name, None)):
+                setattr(self.made, name, _timed(stage, stages[name]))
 
 
 def _timed(stage: Callable[..., Any], observer: Observer) -> Callable[..., Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from pdk.settings import shared_metrics
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 STAGES = ("queue", "preprocess", "inference", "postprocess", "handler")  # handler: all of them, or what has no stages
@@ -27,14 +29,25 @@ class Metrics:
         sizes = Histogram("pdk_batch_instances", "instances that were answered together", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128),
                           registry=self._registry)  # fmt: skip
         self.batch = sizes.labels(model)
-        self.waiting = Gauge("pdk_requests_waiting", "requests that wait for the model", ["model"], registry=self._registry).labels(model)
+        self.waiting = Gauge(
+            "pdk_requests_waiting", "requests that wait for the model", ["model"], registry=self._registry, multiprocess_mode="livesum"
+        ).labels(model)
         self.model = model
+        self._counted: dict[tuple[str, int], Counter] = {}
+        self._timed: dict[str, Histogram] = {}
 
     def answered(self, protocol: str, code: int, seconds: float) -> None:
         """Count a request."""
-        self.requests.labels(self.model, protocol, str(code)).inc()
-        self.latency.labels(self.model, protocol).observe(seconds)
+        if (counted := self._counted.get((protocol, code))) is None:
+            counted = self._counted[protocol, code] = self.requests.labels(self.model, protocol, str(code))
+            self._timed[protocol] = self.latency.labels(self.model, protocol)
+        counted.inc()
+        self._timed[protocol].observe(seconds)
 
     def text(self) -> tuple[bytes, str]:
-        """The exposition and its content type."""
+        """The exposition of all workers and its content type."""
+        if folder := shared_metrics():
+            together = CollectorRegistry()
+            multiprocess.MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
+            return generate_latest(together), CONTENT_TYPE_LATEST
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

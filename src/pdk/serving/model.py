@@ -1,19 +1,22 @@
-"""A model store on disk, in TorchServe's layout: ``model-store/*.mar`` and ``config/config.properties``; and one model in it."""
+"""One loaded model: its handler, its settings, and where it comes from."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pdk.errors import UserError
 from pdk.mar import Archive, Manifest
 from pdk.mar.format import PROVENANCE
-from pdk.serving import handlers
+from pdk.serving import explain, handlers, optimize
+from pdk.serving.store import example_of, settings_of
+
+log = logging.getLogger(__name__)
+Instances = list[Any]
 
 
 class NoMetrics:
@@ -52,81 +55,17 @@ class Context:
         return self.request_ids.get(index)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a model wants to be served: instances answered together, how long the first of them waits, how long an answer may take."""
-
-    batch_size: int = 1
-    batch_delay_s: float = 0.1
-    timeout_s: float = 120.0
-    content: dict[str, Any] = field(default_factory=dict)
-
-
-def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
-    """Those of the archive's ``model-config.yaml``, and over them those of the store's ``config.properties``.
-
-    Raises:
-        UserError: one of them cannot be read, or holds what is no number.
-    """
-    found: dict[str, Any] = {}
-    for name in filter(None, (manifest.config_file, "model-config.yaml")):
-        if (folder / name).is_file():
-            try:
-                found = dict(yaml.safe_load((folder / name).read_text()) or {})
-            except (yaml.YAMLError, ValueError, TypeError) as error:
-                raise UserError(f"{name} of model {manifest.model_name!r} is not YAML with settings: {error}") from error
-            break
-    given = {**found, **_snapshot(store / "config" / "config.properties", manifest.model_name)}
-    try:
-        made = Settings(
-            int(given.get("batchSize", 1)), float(given.get("maxBatchDelay", 100)) / 1000, float(given.get("responseTimeout", 120)), found
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the settings of model {manifest.model_name!r} hold what is no number: {error}") from error
-    if made.batch_size < 1 or made.batch_delay_s < 0 or made.timeout_s <= 0:
-        raise UserError(f"the settings of model {manifest.model_name!r} are out of range: {made}")
-    return made
-
-
-def _snapshot(path: Path, model: str) -> dict[str, Any]:
-    """What a ``config.properties`` says of a model, in TorchServe's form."""
-    if not path.is_file():
-        return {}
-    lines = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line and not line.startswith("#"))
-    try:
-        versions = (json.loads(lines.get("model_snapshot", "{}")).get("models") or {}).get(model) or {}
-        return dict(next(iter(versions.values()), {}))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"model_snapshot of {path.name} is not what TorchServe writes: {error}") from error
-
-
-def find_archive(store: Path) -> Path:
-    """The one archive of a model store, of a folder, or the file itself.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    if store.is_file() or (store / "MAR-INF").is_dir():
-        return store
-    folder = store / "model-store" if (store / "model-store").is_dir() else store
-    found = sorted(path for path in folder.iterdir() if path.name.endswith((".mar", ".tar.gz", ".tgz")) or (path / "MAR-INF").is_dir())
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        what = "one archive (.mar, .tar.gz, or a folder with MAR-INF)"
-        raise UserError(f"{what} is expected in {folder}, found {names}; serve several models with several services")
-    return found[0]
-
-
 class Model:
     """A loaded model: `handle` answers a list of instances.
 
     Args:
-        store: the model store (or the archive).
+        store: the model store (or the archive alone).
+        path: the archive.
         scratch: an empty place to unpack into.
     """
 
-    def __init__(self, store: Path, scratch: Path) -> None:
-        archive = Archive.open(find_archive(store))
+    def __init__(self, store: Path, path: Path, scratch: Path) -> None:
+        archive = Archive.open(path)
         self.manifest: Manifest = archive.manifest
         self.name = archive.manifest.model_name
         folder = scratch / "model"
@@ -138,19 +77,67 @@ class Model:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         self.context = Context(self.name, str(folder), manifest, model_yaml_config=self.settings.content)
         self.handler = handlers.load(folder, archive.manifest.handler, self.context)
+        self.example = example_of(store, folder)
 
-    def handle(self, instances: list[Any], context: Context) -> Any:
+    @property
+    def version(self) -> str:
+        """The model's version, as its provenance names it."""
+        return str(self.provenance.get("version") or self.manifest.model_version)
+
+    def handle(self, instances: Instances, context: Context) -> Any:
         """What the handler answers."""
         return self.handler.answer(instances, context)
+
+    def explain(self, instances: Instances, context: Context) -> Any:
+        """What the handler, or Captum, says to explain its answers."""
+        return explain.explain(self.handler.made, instances, context)
+
+    @staticmethod
+    def checked(answer: Any, count: int) -> list[Any]:
+        """The handler's answer to `count` instances.
+
+        Raises:
+            TypeError: it is no list of that length.
+        """
+        if not isinstance(answer, list) or len(answer) != count:
+            raise TypeError(f"the handler answered {count} instances with {type(answer).__name__} instead of a list of that length")
+        return answer
+
+    def ask(self, example: Path) -> list[Any]:
+        """The predictions for an example request, ``{"instances": […]}``.
+
+        Raises:
+            UserError: the example is no such request, or the handler does not answer it.
+        """
+        try:
+            instances = json.loads(example.read_bytes())["instances"]
+            count = len(instances)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{example.name} is no request of the form {{"instances": […]}}: {error!r}') from error
+        try:
+            predictions = self.checked(self.handle(instances, self.context), count)
+            json.dumps(predictions)
+        except Exception as error:
+            raise UserError(f"it does not answer {example.name}: {type(error).__name__}: {error}") from error
+        return predictions
+
+    def warm_up(self) -> None:
+        """Answer the example before anybody asks, with the model in its fastest form that answers alike.
+
+        Raises:
+            UserError: it does not answer its own example, so it would answer nobody.
+        """
+        if self.example is not None:
+            optimize.optimize(self.handler.made, lambda: self.ask(self.example) if self.example else [])
 
     def headers(self) -> dict[str, str]:
         """Where an answer comes from, for the response's headers."""
         data, code = self.provenance.get("data") or {}, self.provenance.get("code") or {}
         named = {
             "pdk-model": self.name,
-            "pdk-model-version": str(self.provenance.get("version") or self.manifest.model_version),
+            "pdk-model-version": self.version,
             "pdk-data-repo": data.get("repo"),
             "pdk-data-commit": data.get("commit"),
             "pdk-code-sha": code.get("sha"),
         }
-        return {key: value for key, value in named.items() if value}
+        return {key: str(value) for key, value in named.items() if value}

@@ -1,0 +1,97 @@
+"""What a request brings: its bytes within limits, and the instances of a V1 prediction in one of their forms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from pdk.serving.runner import Refused
+from pdk.settings import Serving
+
+MAX_PARTS = 1000
+RAW = ("image/", "audio/", "video/", "application/octet-stream", "text/plain")
+
+
+async def read(request: Request, settings: Serving) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: it is too large (413), comes too slowly (408), or does not come whole (400).
+    """
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(settings.receive_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > settings.body_limit:
+                    raise Refused(413, f"the request is larger than {settings.body_limit:,} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, f"the request did not arrive within {settings.receive_s:g} s") from None
+    except ClientDisconnect:
+        raise Refused(400, "the connection was closed before the request was whole") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        made = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"Unrecognized request format: {error}") from error
+    if not isinstance(made, dict):
+        raise Refused(400, f"Expected a JSON object, not {type(made).__name__}")
+    return made
+
+
+async def instances(headers: Headers, body: bytes) -> list[Any]:
+    """The instances of a V1 request: ``{"instances": […]}``, parts of a form, or one picture (or the like) as it is.
+
+    Parts of a form become one instance, a mapping of their names; where each name comes several times, so many. A body that is no
+    JSON by its content type becomes one instance under the names ``data`` and ``body``, as TorchServe's handlers look for it.
+
+    Raises:
+        Refused: 400, with what is wrong.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _parts(headers, body)
+    if kind.startswith(RAW):
+        return [{"data": body, "body": body}]
+    content = parse(body)
+    if "instances" not in content:
+        raise Refused(400, 'Expected a JSON object with the key "instances"')
+    found = content["instances"]
+    if not isinstance(found, list) or not found:
+        raise Refused(400, 'Expected "instances" to be a list with at least one element')
+    return found
+
+
+async def _parts(headers: Headers, body: bytes) -> list[Mapping[str, bytes | str]]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    parser = MultiPartParser(headers, stream(), max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=len(body) + 1)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
+        raise Refused(400, f"the form cannot be read: {getattr(error, 'message', error)}") from error
+    named: dict[str, list[bytes | str]] = {}
+    for name, value in form.multi_items():
+        named.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
+    await form.close()
+    counts = {name: len(values) for name, values in named.items()}
+    if len(set(counts.values())) != 1:
+        raise Refused(400, f"every part must come equally often, once for each instance: {counts or 'the form is empty'}")
+    return [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
