@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import uuid
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-pytest_plugins = ["parity.engine", "parity.master"]
+pytest_plugins = ["parity.engine", "parity.master", "serving.runtime"]
 
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
@@ -46,14 +47,20 @@ def program(name, *places):
     return None
 
 
-def environment_of(name):
-    """The interpreter of an environment of its own with what requirements/NAME.txt locks; made when missing."""
+def environment_of(name, *, ours=False):
+    """The interpreter of an environment of its own with what requirements/NAME.txt locks; made when missing.
+
+    With `ours` it finds this environment's packages too, behind its own.
+    """
     lock, home = CHECKOUT / "requirements" / f"{name}.txt", CHECKOUT / ".venv" / "clients" / name
     python, stamp = home / "bin" / "python", home / "lock"
     if not stamp.exists() or stamp.read_text() != lock.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         words = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
         subprocess.run(words, check=True)
+        if ours:
+            here, there = (sysconfig.get_path("purelib"), next((home / "lib").glob("python*/site-packages")))
+            (there / "ours.pth").write_text(f"import site; site.addsitedir({here!r})\n")
         stamp.write_text(lock.read_text())
     return python
 

@@ -157,9 +157,9 @@ def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.startswith(wanted)}
 
 
-def environment_with(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process and `more`, for a child."""
-    return {**os.environ, **more}
+def environment_with(more: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process and `more`, for a child; of `defaults` what it does not set itself."""
+    return {**defaults, **os.environ, **more}
 
 
 def shared_metrics() -> str:

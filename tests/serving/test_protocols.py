@@ -1,15 +1,12 @@
 """The serving runtime, asked over HTTP: protocols, handlers, batches, limits, metrics."""
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import requests
 
 from conftest import wait_until
-from pdk.mar import Manifest, write
+from serving.runtime import starter
 
 ECHO = """
 import threading
@@ -41,43 +38,15 @@ def handle(data, context):
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """Start the runtime on an archive with a handler; a function that asks it."""
-    running = []
+def serve(start):
+    """Start the runtime on an archive with a handler; a function that asks it, or what it said when it does not start."""
 
-    def start(handler, config="", properties=""):
-        number = len(running)
-        store = tmp_path / f"store{number}"
-        files = {"handler.py": handler.encode()}
-        if config:
-            files["model-config.yaml"] = config.encode()
-        origin = {"version": "v7", "data": {"repo": "pets", "commit": "abc"}, "code": {"sha": "def"}}
-        files["provenance.json"] = json.dumps(origin).encode()
-        write(
-            store / "model-store" / "m.mar", Manifest("m", "1.0", "handler.py", config_file="model-config.yaml" if config else None), files
-        )
-        if properties:
-            (store / "config").mkdir()
-            (store / "config" / "config.properties").write_text(properties)
-        ready = tmp_path / f"ready{number}"
-        words = [sys.executable, "-m", "pdk.serving", "--model-dir", str(store), "--port", "0", "--ready-file", str(ready)]
-        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        running.append(process)
-        wait_until(lambda: ready.exists() or process.poll() is not None, 60, "the runtime")
-        if process.poll() is not None:
-            return process.stderr.read()
-        base = f"http://127.0.0.1:{json.loads(ready.read_text())['port']}"
+    def begin(handler, config="", properties=""):
+        files = {"handler.py": handler, **({"model-config.yaml": config} if config else {})}
+        runtime = start({"m": files}, properties=properties, fails=True)
+        return runtime if runtime.process.poll() is None else runtime.log()
 
-        def ask(path, body=None, **more):
-            return requests.request("GET" if body is None else "POST", base + path, json=body, timeout=30, **more)
-
-        return ask
-
-    yield start
-    for process in running:
-        process.terminate()
-        assert process.wait(40) is not None
-        process.stderr.close()
+    return begin
 
 
 def tensor(data, *shape, kind="FP32", name="x"):
@@ -140,9 +109,9 @@ def test_what_is_wrong_is_said(one, path, body, status, means):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """One runtime for many questions."""
-    inner = serve.__wrapped__(tmp_path_factory.mktemp("one"))
-    yield next(inner)(ECHO)
-    next(inner, None)
+    starting = starter(tmp_path_factory.mktemp("one"))
+    yield next(starting)({"m": ECHO})
+    next(starting, None)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from pdk.errors import UserError
 from pdk.serving import bodies, tensors
@@ -27,7 +28,19 @@ from pdk.settings import Serving
 
 log = logging.getLogger(__name__)
 EXTENSIONS = ["binary_tensor_data"]
-Made = tuple[Response, Answer]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The body of an answer, and what is said about it."""
+
+    body: bytes
+    timing: Answer
+    media: bytes = b"application/json"
+    more: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def encoded(content: Any) -> bytes:
@@ -51,25 +64,43 @@ class Protocol:
         self.metrics = Metrics(model.name)
         self.runner = Runner(model, self.metrics, settings.queue)
         self.headers = model.headers()
+        self._raw_headers = [(key.encode(), value.encode("latin-1", "replace")) for key, value in self.headers.items()]
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
-        predict, infer = (partial(self.answer, name, work) for name, work in (("v1", self.predict), ("v2", self.infer)))
+    def app(self) -> ASGIApp:
+        """The ASGI application. Predictions go past its router: they are what has to be fast."""
+        name, models = self.model.name, f"/v2/models/{self.model.name}"
+        direct: dict[str, Call] = {
+            f"/v1/models/{name}:predict": ("v1", self.predict),
+            f"/v1/models/{name}:explain": ("v1-explain", self.explanation),
+            f"{models}/infer": ("v2", self.infer),
+            f"{models}/versions/{self.model.version}/infer": ("v2", self.infer),
+        }
+        rest = self._routed()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            call = direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+            if call is None:
+                await rest(scope, receive, send)
+            else:
+                await self._answer(*call, Request(scope, receive, send), send)
+
+        return app
+
+    def _routed(self) -> Starlette:
+        """What is not a prediction of this model."""
         routes = [
-            # ":predict" is part of the last segment, so the longer patterns have to be tried first
-            Route("/v1/models/{name}:predict", predict, methods=["POST"]),
-            Route("/v1/models/{name}:explain", partial(self.answer, "v1-explain", self.explanation), methods=["POST"]),
-            Route("/v2/models/{name}/infer", infer, methods=["POST"]),
-            Route("/v2/models/{name}/versions/{version}/infer", infer, methods=["POST"]),
             Route("/v1/models", self.models),
+            Route("/v1/models/{name}:{verb}", self.status, methods=["POST"]),
             Route("/v1/models/{name}", self.status),
             Route("/v2", self.server),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.readiness),
             Route("/v2/models/{name}", self.metadata),
             Route("/v2/models/{name}/ready", self.status),
+            Route("/v2/models/{name}/infer", self.status, methods=["POST"]),
             Route("/v2/models/{name}/versions/{version}", self.metadata),
             Route("/v2/models/{name}/versions/{version}/ready", self.status),
+            Route("/v2/models/{name}/versions/{version}/infer", self.status, methods=["POST"]),
             Route("/", self.alive),
             Route("/healthz", self.readiness),
             Route("/metrics", self.exposition),
@@ -146,43 +177,52 @@ class Protocol:
             raise Refused(404, f"Model with name {name} has no version {wanted}; {self.model.version} is served.")
 
     async def status(self, request: Request) -> JSONResponse:
-        """Whether the model is ready."""
+        """Whether the model is ready; a POST comes here for another model than this one, or to do what none can."""
         self._check_name(request)
+        if request.method == "POST":
+            raise Refused(
+                404, f"Model with name {self.model.name} has no {request.url.path.rpartition(':')[2]!r}; predict and explain it has."
+            )
         return JSONResponse({"name": self.model.name, "ready": self.ready}, headers=self._headers(request))
 
-    async def answer(self, protocol: str, work: Callable[[Request, bytes, str], Awaitable[Made]], request: Request) -> Response:
+    async def _answer(self, protocol: str, work: Work, request: Request, send: Send) -> None:
         """A prediction by one of the protocols: counted, timed, noted, with its request's ID."""
         headers = request.state.headers = self._headers(request)
-        self._check_name(request)
-        began, code, body, answer = time.perf_counter(), 500, b"", b""
+        began, code, body, said = time.perf_counter(), 500, b"", b""
         try:
             body = await bodies.read(request, self.settings)
             began = time.perf_counter()
-            response, timing = await work(request, body, headers["x-request-id"])
-            code, answer = 200, bytes(response.body)
+            made = await work(request, body, headers["x-request-id"])
+            code, said = 200, made.body
         except Refused as error:
-            code, answer = error.status, str(error).encode()
-            raise
-        except Exception as error:
-            answer = f"{type(error).__name__}: {error}".encode()
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            self.metrics.answered(protocol, code, seconds)
-            self.requests.note(headers, protocol, code, seconds, body, answer)
-        response.headers.update(headers)
-        response.headers["server-timing"] = f"queue;dur={timing.queue_s * 1000:.2f}, handler;dur={timing.handler_s * 1000:.2f}"
-        return response
+            code, said = error.status, str(error).encode()
+            failed = await self.refuse(request, error)
+        except Exception as error:  # noqa: BLE001 - the handler may raise anything
+            said = f"{type(error).__name__}: {error}".encode()
+            failed = await self.crash(request, error)
+        seconds = time.perf_counter() - began
+        self.metrics.answered(protocol, code, seconds)
+        self.requests.note(headers, protocol, code, seconds, body, said)
+        if code != 200:
+            await failed(request.scope, request.receive, send)
+            return
+        timing = f"queue;dur={made.timing.queue_s * 1000:.2f}, handler;dur={made.timing.handler_s * 1000:.2f}"
+        raw = [
+            (b"content-type", made.media), (b"content-length", b"%d" % len(said)), (b"server-timing", timing.encode()), *made.more,
+            *self._raw_headers, (b"x-request-id", headers["x-request-id"].encode("latin-1", "replace")),
+        ]  # fmt: skip
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        await send({"type": "http.response.body", "body": said})
 
     async def predict(self, request: Request, body: bytes, request_id: str) -> Made:
         """V1 ``:predict``."""
         made = await self.runner.submit(await bodies.instances(request.headers, body), request_id)
-        return Response(encoded({"predictions": made.predictions}), media_type="application/json"), made
+        return Made(encoded({"predictions": made.predictions}), made)
 
     async def explanation(self, request: Request, body: bytes, request_id: str) -> Made:
         """V1 ``:explain``."""
         made = await self.runner.submit(await bodies.instances(request.headers, body), request_id, explain=True)
-        return Response(encoded({"explanations": made.predictions}), media_type="application/json"), made
+        return Made(encoded({"explanations": made.predictions}), made)
 
     async def infer(self, request: Request, body: bytes, request_id: str) -> Made:
         """V2 ``/infer`` with tensors in JSON or in binary."""
@@ -199,5 +239,9 @@ class Protocol:
         except RecursionError as error:
             raise Refused(400, "the request is nested too deeply") from error
         if length is None:
-            return Response(answer, media_type="application/json"), made
-        return Response(answer, media_type="application/octet-stream", headers={tensors.HEADER_LENGTH: str(length)}), made
+            return Made(answer, made)
+        return Made(answer, made, b"application/octet-stream", ((tensors.HEADER_LENGTH.encode(), b"%d" % length),))
+
+
+Work = Callable[[Request, bytes, str], Awaitable[Made]]
+Call = tuple[str, Work]

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from pdk.serving.runner import Refused
 from pdk.settings import Serving
@@ -24,19 +24,34 @@ async def read(request: Request, settings: Serving) -> bytes:
     Raises:
         Refused: it is too large (413), comes too slowly (408), or does not come whole (400).
     """
-    parts, size = [], 0
     try:
-        async with asyncio.timeout(settings.receive_s):
-            async for part in request.stream():
-                size += len(part)
-                if size > settings.body_limit:
-                    raise Refused(413, f"the request is larger than {settings.body_limit:,} bytes")
-                parts.append(part)
+        first = await request.receive()  # mostly all of it
+        if first.get("more_body"):
+            async with asyncio.timeout(settings.receive_s):
+                return await _read_on(request, first, settings.body_limit)
     except TimeoutError:
         raise Refused(408, f"the request did not arrive within {settings.receive_s:g} s") from None
-    except ClientDisconnect:
-        raise Refused(400, "the connection was closed before the request was whole") from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    if first["type"] != "http.request":
+        raise Refused(400, "the connection was closed before the request was whole")
+    return _within(bytes(first.get("body", b"")), settings.body_limit)
+
+
+async def _read_on(request: Request, first: Mapping[str, Any], limit: int) -> bytes:
+    parts, size, message = list[bytes](), 0, first
+    while True:
+        if message["type"] != "http.request":
+            raise Refused(400, "the connection was closed before the request was whole")
+        parts.append(_within(message.get("body", b""), limit - size))
+        size += len(parts[-1])
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await request.receive()
+
+
+def _within(part: bytes, limit: int) -> bytes:
+    if len(part) > limit:
+        raise Refused(413, f"the request is larger than {Serving.body_limit:,} bytes")
+    return part
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -9,8 +9,11 @@ class NotOffered(Exception):
     """Nothing here can explain this model."""
 
 
-def explain(handler: Any, instances: list[Any], context: Any) -> list[Any]:
+def explain(handler: Any, model: Any, instances: list[Any], context: Any) -> list[Any]:
     """An explanation for each instance.
+
+    Args:
+        model: the handler's model as it was loaded: a form made for inference has no gradients.
 
     Without a method ``explain(data, context)`` a handler needs ``preprocess`` (its answer: the model's input, one row an instance) and
     ``model`` (scores, one row an instance): the answer then says for every number of the input how much it spoke for the highest score,
@@ -21,7 +24,7 @@ def explain(handler: Any, instances: list[Any], context: Any) -> list[Any]:
     """
     if callable(own := getattr(handler, "explain", None)):
         return list(own(instances, context))
-    preprocess, model = getattr(handler, "preprocess", None), getattr(handler, "model", None)
+    preprocess = getattr(handler, "preprocess", None)
     if not callable(preprocess) or not callable(model):
         raise NotOffered("this model has no explanations: its handler has neither explain, nor preprocess and model")
     try:

@@ -20,7 +20,7 @@ async def serve(app: Any, sock: socket.socket, stop: asyncio.Event, started: Cal
     """
     config = uvicorn.Config(
         app, access_log=False, log_config=None, lifespan="off", timeout_graceful_shutdown=Serving.drain_s, server_header=False,
-        date_header=False, timeout_keep_alive=Serving.keep_alive_s,
+        date_header=False, timeout_keep_alive=Serving.keep_alive_s, proxy_headers=False, ws="none", http="httptools", interface="asgi3",
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[sock]))  # noqa: SLF001 - the public one installs its own signal handlers

@@ -77,6 +77,7 @@ class Model:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         self.context = Context(self.name, str(folder), manifest, model_yaml_config=self.settings.content)
         self.handler = handlers.load(folder, archive.manifest.handler, self.context)
+        self.loaded = getattr(self.handler.made, "model", None)  # before it is made faster
         self.example = example_of(store, folder)
 
     @property
@@ -90,7 +91,7 @@ class Model:
 
     def explain(self, instances: Instances, context: Context) -> Any:
         """What the handler, or Captum, says to explain its answers."""
-        return explain.explain(self.handler.made, instances, context)
+        return explain.explain(self.handler.made, self.loaded, instances, context)
 
     @staticmethod
     def checked(answer: Any, count: int) -> list[Any]:

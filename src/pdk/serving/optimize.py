@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -69,5 +70,7 @@ def _outputs(handler: Any, model: Any, ask: Ask) -> list[Any]:
 def _faster(model: Any) -> Any:
     import torch
 
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    return torch.jit.optimize_for_inference(torch.jit.freeze(last))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; its successor has no such form yet
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        return torch.jit.optimize_for_inference(torch.jit.freeze(last))

@@ -23,8 +23,6 @@ READY_S = 120.0  # a model that is not loaded by then will not be
 POLL_S = 0.05
 TAIL_LINES = 20
 ANSWER_S = 30.0
-# glibc gives memory back to the system after every request otherwise, and page faults cost a third of the throughput
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TOP_PAD_": "67108864"}
 
 
 class LoadFailed(Exception):
@@ -120,7 +118,7 @@ async def bring_up(db: sqlite3.Connection, isvc: Json, run: Path, cache: Path, h
 def _program(run: Path, store: Path, env: Mapping[str, str], hide: Path) -> process.Spec:
     argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", "/run/pdk/ready.json"]
     binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(run, "/run/pdk")]
-    return process.Spec(argv, {**process.base_environment(), **ALLOCATOR, **env}, binds=binds, hide=(hide,))
+    return process.Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(hide,))
 
 
 async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
