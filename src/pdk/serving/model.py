@@ -128,8 +128,13 @@ class Model:
         Raises:
             UserError: it does not answer its own example, so it would answer nobody.
         """
-        if self.example is not None:
-            optimize.optimize(self.handler.made, lambda: self.ask(self.example) if self.example else [])
+        example = self.example
+        if example is None:
+            return
+        if self.settings.optimize:
+            optimize.optimize(self.handler.made, lambda: self.ask(example))
+        else:
+            self.ask(example)
 
     def headers(self) -> dict[str, str]:
         """Where an answer comes from, for the response's headers."""

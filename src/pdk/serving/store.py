@@ -17,11 +17,20 @@ EXAMPLE = "example.json"  # a request that the model must answer: beside config.
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model wants to be served: instances answered together, how long the first of them waits, how long an answer may take."""
+    """How a model wants to be served.
+
+    Args:
+        batch_size: instances that are answered together.
+        batch_delay_s: how long the first of them waits for the others.
+        timeout_s: how long an answer may take.
+        optimize: whether the model's faster form is taken where that answers alike.
+        content: all of model-config.yaml.
+    """
 
     batch_size: int = 1
     batch_delay_s: float = 0.1
     timeout_s: float = 120.0
+    optimize: bool = True
     content: dict[str, Any] = field(default_factory=dict)
 
 
@@ -42,8 +51,9 @@ def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
     given = {**found, **_snapshot(store / "config" / "config.properties", manifest.model_name)}
     try:
         made = Settings(
-            int(given.get("batchSize", 1)), float(given.get("maxBatchDelay", 100)) / 1000, float(given.get("responseTimeout", 120)), found
-        )
+            int(given.get("batchSize", 1)), float(given.get("maxBatchDelay", 100)) / 1000, float(given.get("responseTimeout", 120)),
+            given.get("optimize") is not False, found,
+        )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise UserError(f"the settings of model {manifest.model_name!r} hold what is no number: {error}") from error
     if made.batch_size < 1 or made.batch_delay_s < 0 or made.timeout_s <= 0:

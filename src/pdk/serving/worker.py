@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -77,6 +78,8 @@ def main() -> None:
         except PdkError as error:
             report.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
             sys.exit(3)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the garbage collector need not look at it again and again
         uvloop.run(serve(model, plan, report))
     sys.stderr.flush()
     os._exit(0)  # a handler that is still at work in its thread, or threads of its own, must not keep the process
