@@ -24,7 +24,7 @@ class Peer(Model):
         self.handler.model = torch.jit.optimize_for_inference(torch.jit.freeze(faster))
         self.ready = True
 
-    def predict(self, payload, headers=None):
+    def predict(self, payload, headers=None):  # noqa: ARG002 - KServe names it
         """V1."""
         return {"predictions": self.handler.handle(payload["instances"], None)}
 

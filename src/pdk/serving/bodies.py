@@ -15,7 +15,8 @@ from pdk.serving.runner import Refused
 from pdk.settings import Serving
 
 MAX_PARTS = 1000
-RAW = ("image/", "audio/", "video/", "application/octet-stream", "text/plain")
+RAW = ("image/", "audio/", "video/")
+UNNAMED = ("application/octet-stream", "text/plain")  # what clients say who were not told: JSON where it looks like it
 
 
 async def read(request: Request, settings: Serving) -> bytes:
@@ -73,7 +74,8 @@ async def instances(headers: Headers, body: bytes) -> list[Any]:
     """The instances of a V1 request: ``{"instances": […]}``, parts of a form, or one picture (or the like) as it is.
 
     Parts of a form become one instance, a mapping of their names; where each name comes several times, so many. A body that is no
-    JSON by its content type becomes one instance under the names ``data`` and ``body``, as TorchServe's handlers look for it.
+    JSON, by its content type or where that says little by its first letter, becomes one instance under the names ``data`` and
+    ``body``, as TorchServe's handlers look for it.
 
     Raises:
         Refused: 400, with what is wrong.
@@ -81,7 +83,7 @@ async def instances(headers: Headers, body: bytes) -> list[Any]:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _parts(headers, body)
-    if kind.startswith(RAW):
+    if kind.startswith(RAW) or (kind in UNNAMED and not body.lstrip().startswith(b"{")):
         return [{"data": body, "body": body}]
     content = parse(body)
     if "instances" not in content:

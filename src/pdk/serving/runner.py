@@ -109,9 +109,7 @@ class Runner:
     def _work(self) -> None:
         """The thread: for ever."""
         while True:
-            batch = self._collect()
-            self.metrics.waiting.set(len(self._queue))
-            if batch:
+            if batch := self._collect():
                 self._answer(batch)
 
     def _collect(self) -> list[Waiting]:
@@ -119,6 +117,7 @@ class Runner:
         settings = self.model.settings
         with self._arrived:
             while not self._queue:
+                self.metrics.waiting.set(0)
                 self._arrived.wait()
             if settings.batch_size > 1:
                 self._gather(settings.batch_size, self._queue[0].since + settings.batch_delay_s)

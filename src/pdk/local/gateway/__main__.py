@@ -44,7 +44,7 @@ async def serve(installation: Installation) -> None:
         proxy = Proxy(routes, session)
         listed = [web.healthz({"routes": routes.status}), Route("/{path:path}", proxy.__call__, methods=METHODS)]
         app = web.Guard(Starlette(routes=listed), door, lambda _status, reason: {"error": reason})
-        async with main.running(routes.run(), web.serve(app, installation.bind, installation.ports.gateway)):
+        async with main.running(routes.run(), routes.report(), web.serve(app, installation.bind, installation.ports.gateway)):
             await web.until_signal()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -16,6 +17,7 @@ HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
 ) | {"content-length"}
 ATTEMPTS = 5
+START_S = 60.0  # that a request waits for the first replica of a service that was scaled to zero
 RETRY_S = 0.2
 BODY_LIMIT = 64 << 20  # bytes that are kept to be sent again
 ANSWER_S = 120.0
@@ -34,14 +36,23 @@ class Proxy:
             body = await read_body(request, BODY_LIMIT)
         except TooLarge as error:
             return JSONResponse({"error": str(error)}, 413)
-        known, problem = False, ""
-        for _attempt in range(ATTEMPTS):
-            address = self.routes.find(host)
-            known = known or address is not None
-            if address is None:
-                if not known:
-                    break
+        target = self.routes.find(host)
+        if target is None:
+            return self._unknown(host)
+        with target.opened():
+            return await self._answer(request, host, body)
+
+    async def _answer(self, request: Request, host: str, body: bytes) -> Response:
+        """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
+        attempts, problem, deadline = 0, "no replica of it started", time.monotonic() + START_S
+        while attempts < ATTEMPTS and time.monotonic() < deadline:
+            target = self.routes.find(host)
+            if target is None:
+                return self._unknown(host)
+            if (address := target.choose()) is None:
+                self.routes.wake()
             else:
+                attempts += 1
                 try:
                     return await self._forward(request, address, body)
                 except (aiohttp.ClientConnectionError, aiohttp.ServerDisconnectedError) as error:
@@ -49,11 +60,12 @@ class Proxy:
                 except TimeoutError:
                     return JSONResponse({"error": f"the predictor did not answer within {ANSWER_S:g} s"}, 504)
             await self.routes.wait_for_change(RETRY_S)
-        if not known:
-            hosts = ", ".join(sorted(name for name in self.routes.table if "-predictor." not in name)) or "none"
-            form = f"send a header Host: NAME.NAMESPACE.{self.routes.domain} (known: {hosts})"
-            return JSONResponse({"error": f"no InferenceService answers to the host {host!r}; {form}"}, 404)
         return JSONResponse({"error": f"the predictor of {host} does not answer: {problem}"}, 503, {"retry-after": "1"})
+
+    def _unknown(self, host: str) -> Response:
+        hosts = ", ".join(sorted(name for name in self.routes.table if "-predictor." not in name)) or "none"
+        form = f"send a header Host: NAME.NAMESPACE.{self.routes.domain} (known: {hosts})"
+        return JSONResponse({"error": f"no InferenceService answers to the host {host!r}; {form}"}, 404)
 
     async def _forward(self, request: Request, address: str, body: bytes) -> Response:
         target = f"http://{address}{request.scope['raw_path'].decode()}"

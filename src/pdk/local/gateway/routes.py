@@ -1,17 +1,52 @@
-"""Which predictor answers for which host: kept up to date by watching Endpoints in the Kubernetes API."""
+"""Which predictors answer for which host: kept up to date by watching Endpoints in the Kubernetes API.
+
+In return the gateway tells that API how many requests are open for each service, which decides how many replicas it has.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import random
 import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
+REPORT_S = 0.5
+WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests
+
+
+@dataclass
+class Target:
+    """One service: its predictors with their shares of the requests, and how many requests are open."""
+
+    service: str
+    weights: dict[str, float] = field(default_factory=dict)
+    open: int = 0
+    most: int = 0  # since the last report
+
+    def choose(self) -> str | None:
+        """An address; None where no replica runs."""
+        if len(self.weights) < 2:
+            return next(iter(self.weights), None)
+        return random.choices(list(self.weights), list(self.weights.values()))[0]  # noqa: S311 - a share, not a secret
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """While a request is open."""
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            yield
+        finally:
+            self.open -= 1
 
 
 class Routes:
@@ -25,13 +60,45 @@ class Routes:
 
     def __init__(self, server: str, token: str, authority: str, domain: str) -> None:
         self.server, self.token, self.authority, self.domain = server, token, authority, domain
-        self.table: dict[str, str] = {}
+        self.table: dict[str, Target] = {}
         self.connected = False
-        self._changed = asyncio.Event()
+        self._changed, self._waiting = asyncio.Event(), asyncio.Event()
 
-    def find(self, host: str) -> str | None:
-        """The address for a Host header's name: NAME.NAMESPACE.DOMAIN, or NAME-predictor.NAMESPACE.DOMAIN."""
+    def find(self, host: str) -> Target | None:
+        """The service of a Host header's name: NAME.NAMESPACE.DOMAIN, or NAME-predictor.NAMESPACE.DOMAIN."""
         return self.table.get(host)
+
+    def wake(self) -> None:
+        """A request waits for a service without replicas: do not wait to report that."""
+        self._waiting.set()
+
+    async def report(self) -> None:
+        """Until cancelled: tell how many requests are open, while any are."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await self._report()
+            await asyncio.sleep(RETRY_S)
+
+    async def _report(self) -> None:
+        told = set[str]()
+        async with self._session() as session:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._waiting.wait(), REPORT_S)
+                self._waiting.clear()
+                counts = {target.service: target.most for target in self.table.values()}
+                for target in self.table.values():
+                    target.most = target.open
+                busy = {name for name, count in counts.items() if count}
+                if busy or told:
+                    async with session.post(f"{self.server}/pdk/v1/open-requests", json=counts):
+                        told = busy
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Connections to the Kubernetes API."""
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self.authority))
+        timeout = aiohttp.ClientTimeout(total=None, connect=5)
+        return aiohttp.ClientSession(headers={"Authorization": f"Bearer {self.token}"}, timeout=timeout, connector=connector)
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Until the table changes, or the time is over."""
@@ -56,11 +123,8 @@ class Routes:
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
-        context = ssl.create_default_context(cafile=self.authority)
-        headers = {"Authorization": f"Bearer {self.token}"}
         url = f"{self.server}/api/v1/endpoints"
-        timeout = aiohttp.ClientTimeout(total=None, connect=5)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(ssl=context)) as session:
+        async with self._session() as session:
             async with session.get(url) as answer:
                 answer.raise_for_status()
                 listed = await answer.json()
@@ -79,16 +143,23 @@ class Routes:
         return f"{name.removesuffix('-predictor')}.{namespace}.{self.domain}", f"{name}.{namespace}.{self.domain}"
 
     def _replace(self, bodies: list[dict[str, Any]]) -> None:
-        self.table.clear()
+        present = {name for body in bodies for name in self._names(body)}
+        for name in self.table.keys() - present:
+            del self.table[name]
         for body in bodies:
             self._apply("ADDED", body)
 
     def _apply(self, kind: str, body: dict[str, Any]) -> None:
-        subsets = body.get("subsets") or []
-        for host in self._names(body):
-            if kind == "DELETED" or not subsets:
-                self.table.pop(host, None)
-            else:
-                self.table[host] = f"{subsets[0]['addresses'][0]['ip']}:{subsets[0]['ports'][0]['port']}"
+        short, long = self._names(body)
+        if kind == "DELETED":
+            self.table.pop(short, None)
+            self.table.pop(long, None)
+        else:
+            name = body["metadata"]["name"].removesuffix("-predictor")
+            target = self.table.setdefault(short, Target(f"{body['metadata']['namespace']}/{name}"))
+            self.table[long] = target
+            addresses = [f"{one['addresses'][0]['ip']}:{one['ports'][0]['port']}" for one in body.get("subsets") or []]
+            weights = json.loads((body["metadata"].get("annotations") or {}).get(WEIGHTS) or "{}")
+            target.weights = {address: float(weights.get(address, 1.0)) for address in addresses}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import secrets
 import sqlite3
@@ -17,12 +16,14 @@ from pdk.errors import UserError
 from pdk.local.kit import logs, process
 from pdk.local.kserve.service import storage
 from pdk.local.kserve.service.kinds import RUNTIME, Json
+from pdk.local.kserve.service.rollout import Revision
 from pdk.local.kserve.store import objects
 
 READY_S = 120.0  # a model that is not loaded by then will not be
 POLL_S = 0.05
 TAIL_LINES = 20
 ANSWER_S = 30.0
+JSON_BODY = {"content-type": "application/json"}
 
 
 class LoadFailed(Exception):
@@ -50,23 +51,9 @@ class Predictor:
         return f"http://{self.host}:{self.port}"
 
 
-def revision_of(isvc: Json) -> str:
-    """The name of the revision that an InferenceService asks for: it follows from its predictor's spec."""
-    spec = json.dumps(isvc["spec"]["predictor"], sort_keys=True)
-    return f"{isvc['metadata']['name']}-predictor-{hashlib.sha256(spec.encode()).hexdigest()[:10]}"
-
-
-def new_pod(isvc: Json) -> str:
+def new_pod(revision: str) -> str:
     """A name for one process of a revision."""
-    return f"{revision_of(isvc)}-{secrets.token_hex(3)}"
-
-
-def model_of(isvc: Json) -> Json:
-    """The model part of a predictor, in its new form."""
-    predictor = isvc["spec"]["predictor"]
-    if "model" in predictor:
-        return dict(predictor["model"])
-    return {"modelFormat": {"name": "pytorch"}, **predictor["pytorch"]}
+    return f"{revision}-{secrets.token_hex(3)}"
 
 
 def runtime_for(db: sqlite3.Connection, model: Json) -> Json:
@@ -85,29 +72,44 @@ def runtime_for(db: sqlite3.Connection, model: Json) -> Json:
     raise LoadFailed("NoSupportingRuntime", f"no runtime{asked} found to support the model format {wanted!r}")
 
 
-async def bring_up(db: sqlite3.Connection, isvc: Json, run: Path, cache: Path, hide: Path) -> Predictor:
-    """Fetch the model, start its process, wait until it answers.
+@dataclass(frozen=True)
+class Place:
+    """Where a predictor runs.
 
     Args:
         run: a run folder of its own.
         cache: where model stores are kept.
+        requests: the folder of the service's request log.
+        sample: the share of requests whose bodies are logged.
         hide: the installation's state folder, which no handler may see.
+    """
+
+    run: Path
+    cache: Path
+    requests: Path
+    sample: float
+    hide: Path
+
+
+async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, place: Place) -> Predictor:
+    """Fetch the model, start its process, wait until it answers.
 
     Raises:
         LoadFailed: with what the user needs to know.
     """
-    model = model_of(isvc)
+    model = revision.model
     runtime_for(db, model)
-    account = isvc["spec"]["predictor"].get("serviceAccountName") or "default"
+    account = revision.predictor.get("serviceAccountName") or "default"
     try:
-        access = storage.access_for(db, isvc["metadata"]["namespace"], account)
-        store = await asyncio.to_thread(storage.fetch, str(model.get("storageUri") or ""), cache, access)
+        access = storage.access_for(db, namespace, account)
+        store = await asyncio.to_thread(storage.fetch, str(model.get("storageUri") or ""), place.cache, access)
     except UserError as error:
         raise LoadFailed("ModelLoadFailed", f"storage initializer: {error}") from error
-    (run / "ready.json").unlink(missing_ok=True)
-    run.mkdir(parents=True, exist_ok=True)
+    (place.run / "ready.json").unlink(missing_ok=True)
+    for folder in (place.run, place.requests):
+        folder.mkdir(parents=True, exist_ok=True)
     env = {entry["name"]: str(entry.get("value", "")) for entry in model.get("env") or [] if entry.get("name")}
-    handle = await process.start(run, _program(run, store, env, hide))
+    handle = await process.start(place.run, _program(place, store, env))
     try:
         return await _until_ready(handle, store)
     except BaseException:
@@ -115,10 +117,12 @@ async def bring_up(db: sqlite3.Connection, isvc: Json, run: Path, cache: Path, h
         raise
 
 
-def _program(run: Path, store: Path, env: Mapping[str, str], hide: Path) -> process.Spec:
+def _program(place: Place, store: Path, env: Mapping[str, str]) -> process.Spec:
     argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", "/run/pdk/ready.json"]
-    binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(run, "/run/pdk")]
-    return process.Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(hide,))
+    argv += ["--request-log", "/run/requests", "--request-log-sample", f"{place.sample:g}"]
+    binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(place.run, "/run/pdk"),
+             process.Bind(place.requests, "/run/requests")]  # fmt: skip
+    return process.Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(place.hide,))
 
 
 async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
@@ -161,7 +165,7 @@ async def smoke(predictor: Predictor, store: Path) -> None:
                 if answer.status != 200:
                     raise LoadFailed("RuntimeUnhealthy", f"the model is not ready: {await answer.text()}")
             if example.exists():
-                async with session.post(f"{path}:predict", data=example.read_bytes()) as answer:
+                async with session.post(f"{path}:predict", data=example.read_bytes(), headers=JSON_BODY) as answer:
                     if answer.status != 200:
                         raise LoadFailed("RuntimeUnhealthy", f"the example request was answered {answer.status}: {await answer.text()}")
     except (aiohttp.ClientError, TimeoutError) as error:

@@ -6,11 +6,15 @@ from typing import Any
 
 from pdk.local.kserve.service.kinds import Json
 from pdk.local.kserve.service.objects import now
+from pdk.local.kserve.service.rollout import Revision, Share, mode_of, revision_of
 
 
 def url_of(isvc: Json, domain: str) -> str:
     """Where an InferenceService answers."""
     return f"http://{isvc['metadata']['name']}.{isvc['metadata']['namespace']}.{domain}"
+
+
+OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that an object belongs to
 
 
 def _status(isvc: Json, domain: str, state: str, model: Json, reason: str = "", message: str = "") -> Json:
@@ -29,15 +33,15 @@ def _status(isvc: Json, domain: str, state: str, model: Json, reason: str = "", 
         "conditions": conditions,
         "components": {"predictor": {"url": f"http://{name}-predictor.{namespace}.{domain}"}},
         "modelStatus": model,
-        "deploymentMode": "Standard",
+        "deploymentMode": mode_of(isvc),
         "clusterServingRuntimeName": "pdk-mar",
     }
 
 
-def ready(isvc: Json, domain: str) -> Json:
-    """The wanted revision serves."""
+def ready(isvc: Json, domain: str, copies: int) -> Json:
+    """The wanted revision serves, with so many replicas; with none it waits for a request."""
     model = {
-        "copies": {"failedCopies": 0, "totalCopies": 1},
+        "copies": {"failedCopies": 0, "totalCopies": copies},
         "states": {"activeModelState": "Loaded", "targetModelState": "Loaded"},
         "transitionStatus": "UpToDate",
     }
@@ -66,6 +70,30 @@ def failed(isvc: Json, domain: str, revision: str, error: Any, *, serving: bool)
     return _status(isvc, domain, "True" if serving else "False", model, *(() if serving else (error.reason, str(error))))
 
 
+def add_revisions(content: Json, isvc: Json, ready: str, stable: Revision | None, previous: Revision | None, routed: list[Share]) -> None:
+    """What KServe says beside that in Knative deployments: revisions, and which share of the requests each gets.
+
+    Args:
+        content: a status, to which it is added.
+        ready: the newest revision, where it answers.
+    """
+    latest = revision_of(isvc).name
+    component = content["components"]["predictor"]
+    component["latestCreatedRevision"] = latest
+    named = {"latestReadyRevision": ready, "latestRolledoutRevision": stable.name if stable else "",
+             "previousRolledoutRevision": previous.name if previous else ""}  # fmt: skip
+    component.update({key: value for key, value in named.items() if value})
+    component["traffic"] = [
+        {"latestRevision": share.revision.name == latest, "percent": share.percent, "revisionName": share.revision.name,
+         **({} if share.revision.name == latest else {"tag": "prev"})}
+        for share in reversed(routed)
+    ]  # fmt: skip
+    state = {entry["type"]: entry for entry in content["conditions"]}
+    for kind in ("LatestDeploymentReady", "PredictorConfigurationReady", "PredictorRouteReady", "RoutesReady"):
+        content["conditions"].append({**state["PredictorReady"], "type": kind})
+    content["conditions"].sort(key=lambda entry: str(entry["type"]))
+
+
 def keep_times(old: Json, new: Json) -> Json:
     """Carry over the times of what did not change."""
     before = {condition["type"]: condition for condition in old.get("conditions") or []}
@@ -86,7 +114,7 @@ def pod(isvc: Json, pod_name: str, phase: str, *, ready: bool, reason: str, rest
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": pod_name, "labels": {"serving.kserve.io/inferenceservice": name, "component": "predictor"}},
+        "metadata": {"name": pod_name, "labels": {OF: name, "component": "predictor"}},
         "spec": {"containers": [{"name": "kserve-container", "image": "pdk/serve"}]},
         "status": {
             "phase": phase,

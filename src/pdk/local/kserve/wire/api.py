@@ -58,6 +58,7 @@ class Api:
         for version in discovery.versions():
             made.append(Route(f"/{discovery.path_of(version)}", partial(self.fixed, discovery.resources(version))))
             made.append(Route(f"/openapi/v3/{discovery.path_of(version)}", partial(self.fixed, discovery.openapi(version))))
+        made.append(Route("/pdk/v1/open-requests", self.open_requests, methods=["POST"]))
         for kind in KINDS:
             made += self._kind_routes(kind)
         made.append(Route("/{path:path}", self.unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
@@ -110,6 +111,13 @@ class Api:
         """A path that is none of ours."""
         what = "the server could not find the requested resource"
         return JSONResponse(ApiError(404, "NotFound", what, {}).status(), 404)
+
+    async def open_requests(self, request: Request) -> Response:
+        """The gateway says how many requests of each service (``NAMESPACE/NAME``) are open."""
+        for key, count in json.loads(await read_body(request, BODY_LIMIT)).items():
+            namespace, _, name = key.partition("/")
+            self.controller.report((namespace, name), float(count))
+        return JSONResponse({})
 
     # reading
 

@@ -1,0 +1,128 @@
+"""The replicas of one revision: as many as wanted, started again when they die, drained when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+
+from pdk.local.kit import process
+from pdk.local.kit.changes import Changes
+from pdk.local.kserve.service.predictor import LoadFailed, Predictor
+from pdk.local.kserve.service.rollout import Revision
+
+log = logging.getLogger(__name__)
+DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the gateway hears of it within milliseconds
+DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
+RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
+POLL_S = 0.25
+Start = Callable[[Revision], Awaitable[Predictor]]
+
+
+class Fleet:
+    """Replicas of a revision.
+
+    Args:
+        start: brings one up.
+        changes: told whenever replicas came or went.
+        gone: told of a pod that has ended.
+
+    `scale` says how many are wanted; `retry` whether a revision that cannot start is tried again.
+    """
+
+    def __init__(self, revision: Revision, start: Start, changes: Changes, gone: Callable[[Predictor], Awaitable[None]]) -> None:
+        self.revision, self.retry = revision, True
+        self._wanted, self._woken = 0, asyncio.Event()
+        self.replicas: list[Predictor] = []
+        self.served = False  # whether one ever answered
+        self.failure: LoadFailed | None = None
+        self.failures = 0
+        self.changed = time.monotonic()
+        self._start, self._changes, self._gone = start, changes, gone
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self._run(), name=f"fleet {revision.name}")
+
+    def adopt(self, found: Predictor) -> None:
+        """Take in a replica that an earlier server left running."""
+        self.replicas.append(found)
+        self.served = True
+
+    def scale(self, wanted: int) -> None:
+        """Have so many replicas."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._woken.set()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it failed and is not tried again."""
+        return self.failure is not None and not self.retry and not self.replicas
+
+    async def _run(self) -> None:
+        while True:
+            await self._reap()
+            if len(self.replicas) < self._wanted and not self.given_up:
+                await self._add()
+            while len(self.replicas) > self._wanted:
+                self._leave(self.replicas.pop())
+                self._told()
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), POLL_S)
+
+    async def _reap(self) -> None:
+        for replica in list(self.replicas):
+            if (ended := process.status(replica.handle)) is not None:
+                self.replicas.remove(replica)
+                self.failures += 1
+                self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
+                self._told()
+                await self._gone(replica)
+
+    async def _add(self) -> None:
+        if self.failures:
+            await asyncio.sleep(RESTART_S[min(self.failures - 1, len(RESTART_S) - 1)])
+        try:
+            self.replicas.append(await self._start(self.revision))
+        except LoadFailed as error:
+            self.failure, self.failures = error, self.failures + 1
+        except Exception as error:  # the service must say why, whatever went wrong; the log has the rest
+            log.exception("revision %s", self.revision.name)
+            self.failure, self.failures = LoadFailed("ModelLoadFailed", f"{type(error).__name__}: {error}"), self.failures + 1
+        else:
+            self.served, self.failure, self.failures = True, None, 0
+        self._told()
+
+    def _told(self) -> None:
+        self.changed = time.monotonic()
+        self._changes.notify()
+
+    def _leave(self, replica: Predictor) -> None:
+        async def drain() -> None:
+            await asyncio.sleep(DRAIN_DELAY_S)
+            await process.stop(replica.handle, grace_s=DRAIN_S)
+            await self._gone(replica)
+            shutil.rmtree(replica.handle.run_dir, ignore_errors=True)
+
+        task = asyncio.create_task(drain(), name=f"drain {replica.pod}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def stop(self) -> None:
+        """Start and watch no more; what runs goes on."""
+        for task in (self._task, *self._leaving):
+            task.cancel()
+        await asyncio.gather(self._task, *self._leaving, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Drain all replicas, and wait until they have ended."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        for replica in self.replicas:
+            self._leave(replica)
+        self.replicas = []
+        await asyncio.gather(*self._leaving, return_exceptions=True)
