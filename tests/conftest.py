@@ -19,7 +19,7 @@ from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-pytest_plugins = ["parity.engine", "parity.master", "serving.runtime"]
+pytest_plugins = ["conformance.kserve.services", "parity.engine", "parity.master", "serving.runtime"]
 
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
@@ -106,6 +106,11 @@ class Up:
                     if str(self.state).encode() in (entry / "cmdline").read_bytes():
                         found.append(int(entry.name))
         return found
+
+    def server(self, name):
+        """The PID of one of the servers."""
+        wanted = f"pdk.local.{name}".encode()
+        return next(pid for pid in self.processes() if wanted in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
 
     def kill_all(self):
         """kill -9 of the supervisor and its servers."""

@@ -139,6 +139,19 @@ def named_pachyderm(environ: Mapping[str, str] | None = None) -> tuple[str, int,
     return parts.hostname, parts.port or 30650, environ.get("PACH_TOKEN", "")
 
 
+def named_kubeconfig(environ: Mapping[str, str] | None = None) -> str:
+    """The file that ``$KUBECONFIG`` names, as kubectl reads it; empty where it names none."""
+    return (os.environ if environ is None else environ).get("KUBECONFIG", "")
+
+
+def named_determined(environ: Mapping[str, str] | None = None) -> tuple[str, str, str] | None:
+    """URL, user and password of the Determined that ``$DET_MASTER``, ``$DET_USER`` and ``$DET_PASS`` name, as `det` reads them."""
+    environ = os.environ if environ is None else environ
+    if not environ.get("DET_MASTER"):
+        return None
+    return environ["DET_MASTER"], environ.get("DET_USER") or "determined", environ.get("DET_PASS") or environ.get("DET_PASSWORD") or ""
+
+
 def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The user's own settings for pip and proxies, which startup hooks need."""
     environ = os.environ if environ is None else environ

@@ -1,5 +1,6 @@
 """A serving runtime of its own for a test."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -25,8 +26,9 @@ class Runtime:
     said: Path
     ready: Path
 
-    @property
+    @functools.cached_property
     def base(self):
+        """Its address; it stays while the ready file comes and goes."""
         return f"http://127.0.0.1:{json.loads(self.ready.read_text())['port']}"
 
     def __call__(self, path, body=None, **more):
@@ -75,7 +77,7 @@ def starter(folder):
         running.append(made := Runtime(process, said, ready))
         wait_until(lambda: ready.exists() or process.poll() is not None, 60, "the runtime")
         assert fails or process.poll() is None, made.log()
-        return made
+        return made if fails or made.base else None
 
     yield start
     for runtime in running:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
-from pdk.settings import Installation, default_state, is_loopback, named_pachyderm
+from pdk.settings import Installation, default_state, is_loopback, named_determined, named_kubeconfig, named_pachyderm
 
 if TYPE_CHECKING:
+    from pdk.engines.determined import Determined
+    from pdk.engines.kserve import KServe
     from pdk.engines.versioned import Versioned
 
 WIDE = 200  # columns where the output is no terminal: other programs read it
@@ -50,6 +52,23 @@ def pachyderm(state: Path | None) -> Versioned:
         return Versioned(*other)
     found = installation(state)
     return Versioned(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
+
+
+def kserve(state: Path | None) -> KServe:
+    """The Kubernetes that a command talks to: that of the installation, or any other one that KUBECONFIG names."""
+    from pdk.engines.kserve import KServe
+
+    return KServe(None if state is None and named_kubeconfig() else installation(state).kubeconfig)
+
+
+def determined(state: Path | None) -> Determined:
+    """The Determined that a command talks to: that of the installation, or any other one that DET_MASTER names."""
+    from pdk.engines.determined import Determined
+
+    if state is None and (named := named_determined()) is not None:
+        return Determined(*named)
+    found = installation(state)
+    return Determined(f"http://{found.host}:{found.ports.determined}", "determined", found.secret())
 
 
 def show(rows: Sequence[dict[str, Any]], output: str) -> None:

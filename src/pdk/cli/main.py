@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pdk.cli import archives, local, pipelines, predictions, storage, verbs, versioned
+from pdk.cli import archives, local, pipelines, predictions, rollouts, storage, trace, verbs, versioned
 from pdk.cli.common import exit_code
 from pdk.errors import PdkError
 
@@ -23,6 +23,8 @@ pipelines.register(app)
 storage.register(app)
 predictions.register(app)
 archives.register(app)
+rollouts.register(app)
+trace.register(app)
 COMMANDS = (versioned,)  # imported for what it puts under the verbs
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pdk.errors import UserError
 from pdk.mar import Manifest, write
-from pdk.mar.format import PROVENANCE
+from pdk.mar.format import DIGESTS, PROVENANCE
 from pdk.serving.check import answer
 
 HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt"
@@ -106,4 +106,5 @@ def pack(model: str, version: str, checkpoint: Path, provenance: Mapping[str, An
     store = {f"model-store/{model}.mar": content, "config/config.properties": properties(model).encode(), PROVENANCE: origin}
     if example is not None:
         store[f"config/{EXAMPLE}"] = example.read_bytes()
-    return store
+    digests = {path: hashlib.sha256(part).hexdigest() for path, part in store.items()}
+    return {**store, DIGESTS: json.dumps(digests, indent=1, sort_keys=True).encode()}

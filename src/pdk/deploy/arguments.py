@@ -28,6 +28,11 @@ class Job:
     min_replicas: int
     max_replicas: int | None
     request_timeout_s: int | None
+    mode: str
+    canary: int | None
+    keep_previous_s: int
+    log_sample: float
+    action: str
     service_account: str | None
     kubeconfig: Path | None
     google_credentials: Path | None
@@ -63,6 +68,32 @@ def count(text: str) -> int:
     return int(text)
 
 
+def percent(text: str) -> int:
+    """A whole number from 0 to 100.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    if count(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text} is more than 100 percent")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A share between 0 and 1.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return found
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="deploy.py", description="Archive a trained model and serve it with KServe.")
@@ -76,6 +107,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--min-replicas", type=count, default=1, help="at least so many; 0 lets it scale to zero (default %(default)s)")
     made.add_argument("--max-replicas", type=count, help="at most so many, with the load")
     made.add_argument("--request-timeout", type=count, help="seconds that a prediction may take")
+    made.add_argument("--deployment-mode", choices=("Standard", "Knative"), default="Standard",
+                      help="KServe's way to run it; canaries and zero replicas need Knative (default %(default)s)")  # fmt: skip
+    made.add_argument("--canary", type=percent, metavar="PERCENT", help="requests that the new version gets; the rest stays where it is")
+    made.add_argument("--keep-previous", type=count, default=0, metavar="SECONDS", help="keep the version before running for so long")
+    made.add_argument("--request-log-sample", type=share, default=0.0, metavar="SHARE", help="share of requests whose bodies are logged")
+    action = made.add_mutually_exclusive_group()
+    action.add_argument("--promote", dest="action", action="store_const", const="promote", help="give all requests to the canary")
+    action.add_argument("--rollback", dest="action", action="store_const", const="rollback", help="go back to the version before")
     made.add_argument("--service-account-name", help="service account of the predictor, with the credentials of the model store")
     made.add_argument("--k8s-config-file", type=Path, help="kubeconfig; without it the pod's own service account or $KUBECONFIG")
     made.add_argument("--google-application-credentials", type=Path, help="key file of a Google service account")
@@ -95,6 +134,11 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         raise UserError("--cloud-model-host and --cloud-model-bucket belong together; give both or neither")
     if options.max_replicas is not None and options.max_replicas < max(1, options.min_replicas):
         raise UserError(f"--max-replicas {options.max_replicas} is less than --min-replicas {options.min_replicas} (and 1)")
+    if options.deployment_mode == "Standard":
+        if options.canary is not None:
+            raise UserError("--canary needs --deployment-mode Knative: KServe gives a new version all requests in Standard deployments")
+        if options.min_replicas == 0:
+            raise UserError("--min-replicas 0 needs --deployment-mode Knative: Standard deployments do not scale to zero")
     return Job(
         deployment=options.deployment_name,
         namespace=environ.get("KSERVE_NAMESPACE") or "models",
@@ -108,11 +152,16 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         min_replicas=options.min_replicas,
         max_replicas=options.max_replicas,
         request_timeout_s=options.request_timeout,
+        mode=options.deployment_mode,
+        canary=options.canary,
+        keep_previous_s=options.keep_previous,
+        log_sample=options.request_log_sample,
+        action=options.action or "deploy",
         service_account=options.service_account_name,
         kubeconfig=options.k8s_config_file,
         google_credentials=options.google_application_credentials,
         wait=options.wait,
         timeout_s=options.timeout,
-        engines=Engines.from_variables(environ),
+        engines=Engines("", 0) if options.action else Engines.from_variables(environ),  # those talk to Kubernetes alone
         pfs=Path("/pfs"),
     )

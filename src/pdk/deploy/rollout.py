@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pdk.deploy.arguments import Job
+from pdk.engines.kserve import DIGEST, MODE, MODEL_VERSION
 
 
 def spec_for(job: Job, uri: str) -> dict[str, Any]:
@@ -27,3 +28,13 @@ def spec_for(job: Job, uri: str) -> dict[str, Any]:
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"} for key, value in job.tolerations.items()
         ]
     return {"predictor": predictor}
+
+
+def annotations_for(job: Job, digest: str, version: str) -> dict[str, str]:
+    """The annotations of the InferenceService: what is served, and how."""
+    made = {DIGEST: digest, MODEL_VERSION: version, MODE: job.mode}
+    if job.keep_previous_s:
+        made["pdk/keep-previous-s"] = str(job.keep_previous_s)
+    if job.log_sample:
+        made["pdk/request-log-sample"] = f"{job.log_sample:g}"
+    return made

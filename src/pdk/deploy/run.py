@@ -10,8 +10,8 @@ import yaml
 
 from pdk.deploy.archive import digest_of, pack
 from pdk.deploy.arguments import Job
-from pdk.deploy.rollout import spec_for
-from pdk.engines.kserve import DIGEST, KServe
+from pdk.deploy.rollout import annotations_for, spec_for
+from pdk.engines.kserve import MODEL_VERSION, KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.errors import PdkError, UserError
 from pdk.stores import Store
@@ -93,9 +93,9 @@ def run(job: Job) -> None:
             say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
             uri = store.put(model=model, files=files, digest=digest)
     say(f"model store: {uri}")
-    annotations = {DIGEST: digest, "pdk/model-version": version, "serving.kserve.io/deploymentMode": "Standard"}
-    kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations)
-    say(f"InferenceService {job.namespace}/{job.deployment} was set to version {version}")
+    kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations_for(job, digest, version), job.canary)
+    share = "" if job.canary is None else f", for {job.canary} % of the requests"
+    say(f"InferenceService {job.namespace}/{job.deployment} was set to version {version}{share}")
     url = ""
     if job.wait:
         url = kserve.wait(job.namespace, job.deployment, job.timeout_s).url
@@ -114,12 +114,28 @@ def run(job: Job) -> None:
     (job.pfs / "out" / "deploy-info.yaml").write_text(yaml.safe_dump(result, sort_keys=False))
 
 
+def change(job: Job) -> None:
+    """Promote the canary, or go back to the version before, and wait until that serves.
+
+    Raises:
+        PdkError: with what the user needs to know.
+    """
+    kserve = KServe(job.kubeconfig)
+    act = kserve.promote if job.action == "promote" else kserve.roll_back
+    made = act(job.namespace, job.deployment)
+    version = made["metadata"]["annotations"].get(MODEL_VERSION) or "without a name"
+    say(f"InferenceService {job.namespace}/{job.deployment} was set to version {version}")
+    if job.wait:
+        say(f"version {version} serves at {kserve.wait(job.namespace, job.deployment, job.timeout_s).url}")
+
+
 def main() -> int:
     """The container's entry point: 0, or 1 with one clear message."""
     from pdk.deploy.arguments import parse
 
     try:
-        run(parse())
+        job = parse()
+        (run if job.action == "deploy" else change)(job)
     except PdkError as error:
         say(f"deploy: {error}")
         return 1

@@ -217,6 +217,10 @@ class Determined:
             with contextlib.suppress(Conflict):
                 self._call("create the model", lambda: self._sdk.create_model(name, description=description))
 
+    def models(self) -> list[str]:
+        """The names of all models."""
+        return self._call("models", lambda: [str(model.name) for model in self._sdk.list_models()])
+
     def versions(self, model: str) -> list[Version]:
         """A model's versions, newest first; empty where there is no such model."""
         return self._call("model versions", lambda: self._versions(model))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +19,17 @@ from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, Tem
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 DIGEST = "pdk/archive-digest"
+MODEL_VERSION = "pdk/model-version"
+PREVIOUS = "pdk/previous"  # annotation: what served before, to go back to: its predictor, digest and version as JSON
+MODE = "serving.kserve.io/deploymentMode"
+CANARY = "canaryTrafficPercent"
 ATTEMPTS = 5  # of an update that somebody else was faster than
 POLL_S = 0.3
 PATIENCE_S = 60.0  # how long the API may be away
+HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
+RESTARTS = 1  # of a container that ended with an error: the second time is no accident
+LINES = 20
+RUNTIME_CONTAINER = "kserve-container"
 CODES: dict[int, type[PdkError]] = {400: UserError, 401: AuthError, 403: AuthError, 404: NotFound, 409: Conflict, 422: UserError}
 
 
@@ -59,6 +69,13 @@ def status_of(body: Mapping[str, Any]) -> Status:
     return Status("progressing", url, str(ready.get("message") or model.get("transitionStatus") or "waiting"))
 
 
+def _remembered(body: Mapping[str, Any]) -> str:
+    """What an InferenceService serves, to go back to."""
+    notes = body["metadata"].get("annotations") or {}
+    predictor = {key: value for key, value in body["spec"]["predictor"].items() if key != CANARY}
+    return json.dumps({"predictor": predictor, "digest": notes.get(DIGEST, ""), "version": notes.get(MODEL_VERSION, "")}, sort_keys=True)
+
+
 class KServe:
     """InferenceServices of one cluster.
 
@@ -74,7 +91,7 @@ class KServe:
                 config.load_config()
         except (config.ConfigException, OSError) as error:
             raise UserError(f"no way to the Kubernetes API: {error}; give --k8s-config-file or set KUBECONFIG") from error
-        self._api = client.CustomObjectsApi()
+        self._api, self._core = client.CustomObjectsApi(), client.CoreV1Api()
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """A call of the API, repeated while nobody answers: an API server may be just starting again.
@@ -95,32 +112,148 @@ class KServe:
         except NotFound:
             return None
 
-    def roll(self, namespace: str, name: str, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
+    def services(self) -> list[dict[str, Any]]:
+        """All InferenceServices."""
+        return list(self._patiently(self._api.list_cluster_custom_object, PLURAL)["items"])
+
+    def pod_logs(self) -> Iterator[str]:
+        """The lines that the pods of all InferenceServices have printed."""
+        with _errors():
+            for pod in self._core.list_pod_for_all_namespaces(label_selector="serving.kserve.io/inferenceservice").items:
+                meta = pod.metadata
+                yield from str(self._core.read_namespaced_pod_log(meta.name, meta.namespace, container=RUNTIME_CONTAINER)).splitlines()
+
+    def roll(
+        self, namespace: str, name: str, spec: Mapping[str, Any], annotations: Mapping[str, str], canary: int | None = None
+    ) -> dict[str, Any]:
         """Create an InferenceService or bring it to `spec`; one that carries the same digest and spec is left alone.
 
+        Args:
+            canary: percent of the requests that the new version gets; the rest stays with the one that was rolled out last.
+
         Raises:
-            UserError: the cluster refuses the spec.
+            UserError: the cluster refuses the spec, or the service's mode has no canaries.
+        """
+        wanted = copy.deepcopy(dict(spec))
+        if canary is not None:
+            wanted["predictor"][CANARY] = canary
+
+        def edit(present: dict[str, Any]) -> bool:
+            noted = present["metadata"].get("annotations") or {}
+            if MODE in annotations and (mode := noted.get(MODE, annotations[MODE])) != annotations[MODE]:
+                raise UserError(
+                    f"InferenceService {namespace}/{name} is a {mode} deployment, which KServe does not change to {annotations[MODE]}; "
+                    f"delete it first, or leave --deployment-mode at {mode}"
+                )
+            if noted.get(DIGEST) == annotations.get(DIGEST) and present["spec"] == wanted:
+                return False
+            changed = {**noted, **annotations}
+            if noted.get(DIGEST) != annotations.get(DIGEST) and CANARY not in present["spec"]["predictor"]:
+                changed[PREVIOUS] = _remembered(present)
+            present["metadata"]["annotations"], present["spec"] = changed, wanted
+            return True
+
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceService",
+            "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)}, "spec": wanted,
+        }  # fmt: skip
+        return self._edit(namespace, name, edit, otherwise=body)
+
+    def _edit(
+        self, namespace: str, name: str, edit: Callable[[dict[str, Any]], bool], otherwise: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Change an InferenceService, again where somebody else was faster; make it from `otherwise` where there is none.
+
+        Args:
+            edit: changes it in place; False leaves it alone.
+
+        Raises:
+            NotFound: there is none, and nothing to make it from.
         """
         for _ in range(ATTEMPTS):
             present = self.find(namespace, name)
             try:
                 if present is None:
-                    body = {
-                        "apiVersion": f"{GROUP}/{VERSION}",
-                        "kind": "InferenceService",
-                        "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)},
-                        "spec": dict(spec),
-                    }
-                    return self._patiently(self._api.create_namespaced_custom_object, namespace, PLURAL, body)
-                noted = present["metadata"].get("annotations") or {}
-                if noted.get(DIGEST) == annotations.get(DIGEST) and present["spec"] == spec:
+                    if otherwise is None:
+                        raise NotFound(f"there is no InferenceService {namespace}/{name}")
+                    return self._patiently(self._api.create_namespaced_custom_object, namespace, PLURAL, otherwise)
+                if not edit(present):
                     return present
-                present["metadata"]["annotations"] = {**noted, **annotations}
-                present["spec"] = dict(spec)
                 return self._patiently(self._api.replace_namespaced_custom_object, namespace, PLURAL, name, present)
             except Conflict:
                 continue
         raise TemporaryError(f"InferenceService {namespace}/{name} keeps being changed by somebody else")
+
+    def promote(self, namespace: str, name: str) -> dict[str, Any]:
+        """Give all requests to the version that has a share of them.
+
+        Raises:
+            UserError: no version has a share.
+        """
+
+        def edit(present: dict[str, Any]) -> bool:
+            if present["spec"]["predictor"].pop(CANARY, None) is None:
+                raise UserError(f"InferenceService {namespace}/{name} has no canary; its newest version has all requests already")
+            return True
+
+        return self._edit(namespace, name, edit)
+
+    def roll_back(self, namespace: str, name: str) -> dict[str, Any]:
+        """Go back to the version before: what served when the newest one came, by name and not by guess.
+
+        Raises:
+            UserError: none is known.
+        """
+
+        def edit(present: dict[str, Any]) -> bool:
+            notes = present["metadata"].setdefault("annotations", {})
+            before = json.loads(notes.get(PREVIOUS) or "{}")
+            if not before:
+                raise UserError(f"InferenceService {namespace}/{name} has had no version before this one")
+            notes[PREVIOUS] = "" if CANARY in present["spec"]["predictor"] else _remembered(present)
+            notes[DIGEST], notes[MODEL_VERSION] = before["digest"], before["version"]
+            present["spec"]["predictor"] = before["predictor"]
+            return True
+
+        return self._edit(namespace, name, edit)
+
+    def problem(self, namespace: str, name: str) -> tuple[bool, str]:
+        """What the pods of an InferenceService say of why they do not run, and whether waiting would not help."""
+        try:
+            with _errors():
+                listed = self._core.list_namespaced_pod(namespace, label_selector=f"serving.kserve.io/inferenceservice={name}").items
+        except PdkError:  # its owner may not look at pods: then the status has to do
+            return False, ""
+        found = [said for pod in sorted(listed, key=lambda pod: str(pod.metadata.name)) if (said := self._of_pod(pod))[1]]
+        return max(found, default=(False, ""), key=lambda said: said[0])
+
+    def _of_pod(self, pod: Any) -> tuple[bool, str]:
+        """The same of one pod: its image, its storage initializer, its crash with its last lines, its place."""
+        states = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+        for state in states:
+            waiting = state.state.waiting if state.state else None
+            ended = (state.state.terminated if state.state else None) or (state.last_state.terminated if state.last_state else None)
+            if waiting and waiting.reason in HOPELESS:
+                return True, f"pod {pod.metadata.name}, {state.name}: {waiting.reason}: {waiting.message or state.image}"
+            if ended and ended.exit_code and (state.restart_count or 0) >= RESTARTS:
+                said = (ended.message or self._last_lines(pod, state.name)).strip()
+                return True, f"pod {pod.metadata.name}, {state.name}: {ended.reason} with code {ended.exit_code}: {said}"
+        for condition in pod.status.conditions or []:
+            if condition.type == "PodScheduled" and condition.status == "False":
+                return False, f"pod {pod.metadata.name} has no node: {condition.message}"
+        return False, ""
+
+    def _last_lines(self, pod: Any, container: str) -> str:
+        """The end of the log of a container that ended."""
+        try:
+            with _errors():
+                return str(
+                    self._core.read_namespaced_pod_log(
+                        pod.metadata.name, pod.metadata.namespace, container=container, previous=True, tail_lines=LINES
+                    )
+                )
+        except PdkError:
+            return "its log is gone"
 
     def wait(self, namespace: str, name: str, timeout_s: float) -> Status:
         """Wait until the newest spec serves.
@@ -140,6 +273,9 @@ class KServe:
                 raise EngineError(
                     f"InferenceService {namespace}/{name}: the new version does not serve, earlier ones go on: {status.message}"
                 )
+            hopeless, said = self.problem(namespace, name)
+            if hopeless:
+                raise EngineError(f"InferenceService {namespace}/{name}: the new version does not serve, earlier ones go on: {said}")
             if time.monotonic() > deadline:
-                raise EngineError(f"InferenceService {namespace}/{name} was not ready after {timeout_s:g} s: {status.message}")
+                raise EngineError(f"InferenceService {namespace}/{name} was not ready after {timeout_s:g} s: {said or status.message}")
             time.sleep(POLL_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pdk.errors import PdkError, UserError
 from pdk.serving import http
 from pdk.serving.plan import Plan
-from pdk.serving.store import find_archives
+from pdk.serving.store import find_archives, verify
 from pdk.serving.supervisor import Group, Supervisor, worker_program
 from pdk.settings import Serving
 
@@ -56,6 +56,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     Raises:
         UserError: there is none, or what is asked for needs a single one.
     """
+    verify(options.model_dir)
     archives = find_archives(options.model_dir)
     if options.workers < 1 or options.threads < 1:
         raise UserError("--workers and --threads must be at least 1")
@@ -80,14 +81,29 @@ def counted_together(needed: bool) -> Iterator[Path | None]:  # noqa: FBT001 - a
         yield Path(folder)
 
 
-def write_ready(path: Path | None, sock: socket.socket, models: list[str]) -> None:
-    """Say where requests are answered."""
-    host, port = sock.getsockname()[:2]
-    logging.getLogger(__name__).info("answering for %s on %s port %d", ", ".join(models), host, port)
-    if path is not None:
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps({"host": host, "port": port, "model": models[0], "models": models}))
-        temporary.rename(path)
+class Ready:
+    """The ready file: it says where requests are answered, and is there as long as they are."""
+
+    def __init__(self, path: Path | None, sock: socket.socket) -> None:
+        self.path, (self.host, self.port) = path, sock.getsockname()[:2]
+        self.models: list[str] = []
+
+    def begin(self, models: list[str]) -> None:
+        """From now on requests are answered."""
+        self.models = models
+        logging.getLogger(__name__).info("answering for %s on %s port %d", ", ".join(models), self.host, self.port)
+        self.changed(answering=True)
+
+    def changed(self, answering: bool) -> None:  # noqa: FBT001 - it is called back with what is
+        """Every model answers, or one does not."""
+        if self.path is None or not self.models:
+            return
+        if not answering:
+            self.path.unlink(missing_ok=True)
+            return
+        temporary = self.path.with_name(f".{self.path.name}")
+        temporary.write_text(json.dumps({"host": self.host, "port": self.port, "model": self.models[0], "models": self.models}))
+        temporary.rename(self.path)
 
 
 async def run(options: argparse.Namespace, sock: socket.socket) -> None:
@@ -102,6 +118,7 @@ async def run(options: argparse.Namespace, sock: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     groups = [Group(plan, http.listener("127.0.0.1", 0) if several else sock, options.workers) for plan in listed]
 
+    ready = Ready(options.ready_file, sock)
     with counted_together(several or options.workers > 1) as metrics:
 
         async def front() -> None:
@@ -112,12 +129,12 @@ async def run(options: argparse.Namespace, sock: socket.socket) -> None:
                 from pdk.serving.router import route
 
                 ports = {group.model: group.sock.getsockname()[1] for group in groups}
-                await route(ports, metrics or Path(), sock, stop, lambda: write_ready(options.ready_file, sock, models))
+                await route(ports, metrics or Path(), sock, stop, lambda: ready.begin(models))
             else:
-                write_ready(options.ready_file, sock, models)
+                ready.begin(models)
                 await stop.wait()
 
-        await Supervisor(groups, worker_program(), metrics).run(front, stop)
+        await Supervisor(groups, worker_program(), metrics, ready.changed).run(front, stop)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 
 from pdk.errors import UserError
 from pdk.mar import Manifest
+from pdk.mar.format import DIGESTS
+from pdk.mar.read import check_name
 
 EXAMPLE = "example.json"  # a request that the model must answer: beside config.properties, or in the archive
 
@@ -88,6 +91,32 @@ def find_archives(store: Path) -> list[Path]:
         names = ", ".join(path.name for path in listed) or "nothing"
         raise UserError(f"an archive (.mar, .tar.gz, or a folder with MAR-INF) is expected in {folder}, found {names}")
     return found
+
+
+def verify(store: Path) -> None:
+    """Compare a model store with the digests that were recorded when it was put; one without them is taken as it is.
+
+    Raises:
+        UserError: a file is missing, or holds something else.
+    """
+    try:
+        recorded = json.loads((store / DIGESTS).read_bytes())
+        listed = {str(path): str(digest) for path, digest in recorded.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{DIGESTS} of the model store is no list of digests: {error}") from error
+    for path, digest in listed.items():
+        check_name(path)
+        try:
+            with (store / path).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"the model store lacks {path}, which {DIGESTS} lists: {error.strerror}") from error
+        if found != digest:
+            raise UserError(
+                f"{path} of the model store has the digest {found[:16]}…, and {digest[:16]}… was recorded: it was changed, or cut off"
+            )
 
 
 def example_of(store: Path, folder: Path) -> Path | None:

@@ -47,12 +47,14 @@ class Group:
         plan: what each is told, except its own report socket.
         sock: what they accept on.
         model: the model's name, once one has said it.
+        answering: how many workers answer at this moment.
     """
 
     plan: Plan
     sock: socket.socket
     count: int
     model: str = ""
+    answering: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=Serving.crash_limit))
 
@@ -63,10 +65,11 @@ class Supervisor:
     Args:
         program: argv of a worker, before its plan.
         metrics: folder in which workers keep their counts together; None where there is one worker.
+        changed: told whether every model answers, whenever a worker came or went.
     """
 
-    def __init__(self, groups: Sequence[Group], program: Sequence[str], metrics: Path | None) -> None:
-        self.groups, self.program, self.metrics = groups, program, metrics
+    def __init__(self, groups: Sequence[Group], program: Sequence[str], metrics: Path | None, changed: Callable[[bool], None]) -> None:
+        self.groups, self.program, self.metrics, self._changed = groups, program, metrics, changed
         self._running = set[asyncio.subprocess.Process]()
         self._ending = asyncio.Event()
 
@@ -92,6 +95,10 @@ class Supervisor:
                 self._end()
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
+
+    def _count(self, group: Group, difference: int) -> None:
+        group.answering += difference
+        self._changed(all(one.answering for one in self.groups))
 
     async def _answering(self) -> bool:
         return all([await group.ready.wait() for group in self.groups])
@@ -144,7 +151,12 @@ class Supervisor:
             if "model" in said:
                 group.model = said["model"]
                 group.ready.set()
-            return await process.wait(), said
+                self._count(group, 1)
+            try:
+                return await process.wait(), said
+            finally:
+                if "model" in said:
+                    self._count(group, -1)
         except asyncio.CancelledError:
             if process.returncode is None:
                 process.terminate()

@@ -35,11 +35,11 @@ class GcsStore:
         return f"{model}/{digest[:16]}"
 
     def find(self, *, model: str, digest: str) -> str | None:
-        """The folder, where its archive is there: that is uploaded last."""
+        """The folder, where its archive is there under its exact name: that is uploaded last."""
         prefix = self._prefix(model, digest)
         with self._bucket() as bucket:
-            listed = list(bucket.list_blobs(prefix=f"{prefix}/model-store/", max_results=1))
-        return f"gs://{self.bucket}/{prefix}" if listed else None
+            there = bucket.blob(f"{prefix}/model-store/{model}.mar").exists()
+        return f"gs://{self.bucket}/{prefix}" if there else None
 
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
         """Upload everything, the archive last."""

@@ -30,11 +30,18 @@ class S3Store:
         return f"{model}/{digest[:16]}"
 
     def find(self, *, model: str, digest: str) -> str | None:
-        """The folder, where its archive is there: that is uploaded last."""
+        """The folder, where its archive is there under its exact key: that is uploaded last."""
+        from botocore.exceptions import ClientError
+
         prefix = self._prefix(model, digest)
         with self._client() as client:
-            listed = client.list_objects_v2(Bucket=self.bucket, Prefix=f"{prefix}/model-store/").get("Contents", [])
-        return f"s3://{self.bucket}/{prefix}" if listed else None
+            try:
+                client.head_object(Bucket=self.bucket, Key=f"{prefix}/model-store/{model}.mar")
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                return None
+        return f"s3://{self.bucket}/{prefix}"
 
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
         """Upload everything, the archive last."""

@@ -26,6 +26,7 @@ from pdk.settings import is_loopback
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+KEEP_ALIVE_S = 75  # idle connections: with a short time clients meet a connection that is being closed as they send
 
 
 def host_of(header: str) -> str:
@@ -152,6 +153,7 @@ def server(app: ASGIApp, *, tls: tuple[str, str] | None = None, drain_s: int = 5
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     made = uvicorn.Server(config)
     made.capture_signals = _NoSignals  # type: ignore[method-assign,assignment]

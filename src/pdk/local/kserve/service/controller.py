@@ -29,6 +29,7 @@ from pdk.local.kserve.store import objects
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
+SETTLE_S = 2.0  # for which a new revision must answer before the one before it may go
 SAMPLE = "pdk/request-log-sample"  # annotation: the share of requests whose bodies are logged
 KEEP_WARM = "pdk/keep-previous-s"  # annotation: seconds for which the revision before goes on running, so that going back is quick
 
@@ -43,6 +44,7 @@ class Service:
         self.stable: Revision | None = None
         self.previous: Revision | None = None
         self._warm: dict[str, float] = {}  # until when a revision that gets no requests is kept
+        self._settling: tuple[Revision, float] | None = None  # a revision that got all requests, and since when
         self._starting: set[str] = set()
         self._told: dict[str, LoadFailed] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -121,23 +123,41 @@ class Service:
     async def step(self, isvc: Json) -> None:
         """Look at what is wanted and what there is, and go one step on."""
         latest = rollout.revision_of(isvc)
+        self._leave_settling(latest)
         shares = rollout.wanted(isvc, self.stable)
         fleet = self._fleet(latest)
-        answers = bool(fleet.replicas) or (fleet.served and fleet.failure is None)
-        if answers and rollout.percent_of(isvc) == 100 and (self.stable is None or self.stable.name != latest.name):
-            self.previous, self.stable = self.stable, latest
-            shares = rollout.wanted(isvc, self.stable)
-            await self.records.event("InferenceServiceReady", f"InferenceService [{self.key[1]}] is Ready")
-        if self.stable is not None and self.stable.name == latest.name:
-            self.stable = latest  # how many replicas it has may have changed
+        answers = bool(fleet.ready) or fleet.asleep
+        if not answers:
+            self._settling = None
+        if answers and rollout.percent_of(isvc) == 100 and self._has_settled(latest):
+            if self.stable is None or self.stable.name != latest.name:
+                self.previous = self.stable
+                await self.records.event("InferenceServiceReady", f"InferenceService [{self.key[1]}] is Ready")
+            self.stable = latest  # or how many replicas it has has changed
         routed = rollout.now(shares, self.stable, answers=answers)
-        fleet.retry = fleet.served or not any(
-            self._fleet(share.revision).replicas for share in routed if share.revision.name != latest.name
-        )
-        self._scale(isvc, {share.revision.name for share in (*routed, Share(latest, 0))})
-        await self.records.route([(share, self._fleet(share.revision).replicas) for share in routed], self.stable, self.previous)
-        await self._retire(isvc, {share.revision.name for share in routed} | {latest.name})
+        others = {share.revision.name for share in (*routed, *((Share(self.stable, 0),) if self.stable else ()))} - {latest.name}
+        fleet.retry = not any(self.fleets[name].ready for name in others if name in self.fleets)
+        for share in routed:
+            self._fleet(share.revision)
+        self._scale(isvc, {*others, latest.name} & self.fleets.keys())
+        await self.records.route([(share, self._fleet(share.revision).ready) for share in routed], self.stable, self.previous)
+        await self._retire(isvc, {*others, latest.name})
         await self._report(isvc, fleet, routed)
+
+    def _leave_settling(self, latest: Revision) -> None:
+        """A revision that answered until another was asked for has been rolled out, however short that was."""
+        if self._settling is not None and (held := self._settling[0]).name != latest.name:
+            self._settling = None
+            if self.fleets[held.name].ready:
+                self.previous, self.stable = self.stable, held
+
+    def _has_settled(self, latest: Revision) -> bool:
+        """Whether a revision that answers has done so for a while; until then the one before stays, to take over where it dies."""
+        if self.stable is None or self.stable.name == latest.name:
+            return True
+        if self._settling is None:
+            self._settling = (latest, time.monotonic())
+        return time.monotonic() - self._settling[1] >= SETTLE_S
 
     def _scale(self, isvc: Json, serving: set[str]) -> None:
         for name in serving:
@@ -173,11 +193,11 @@ class Service:
         if error is not None and self._told.get(name) is not error:
             self._told[name] = error
             await self.records.event("InferenceServiceNotReady", f"{error.reason}: {error}", warning=True)
-        others = any(self.fleets[share.revision.name].replicas for share in routed if share.revision.name != name)
+        others = any(self.fleets[share.revision.name].ready for share in routed if share.revision.name != name)
         if error is not None and not fleet.replicas:
             content = status.failed(isvc, self.domain, name, error, serving=others)
-        elif fleet.replicas or (fleet.served and error is None):
-            content = status.ready(isvc, self.domain, sum(len(self.fleets[share.revision.name].replicas) for share in routed))
+        elif fleet.ready or fleet.asleep:
+            content = status.ready(isvc, self.domain, sum(len(self.fleets[share.revision.name].ready) for share in routed))
         else:
             content = status.progressing(isvc, self.domain, serving=others)
         if rollout.mode_of(isvc) == "Knative":

@@ -43,6 +43,7 @@ class Fleet:
         self.changed = time.monotonic()
         self._start, self._changes, self._gone = start, changes, gone
         self._leaving: set[asyncio.Task[None]] = set()
+        self._seen: list[str] = []
         self._task = asyncio.create_task(self._run(), name=f"fleet {revision.name}")
 
     def adopt(self, found: Predictor) -> None:
@@ -55,6 +56,16 @@ class Fleet:
         if wanted != self._wanted:
             self._wanted = wanted
             self._woken.set()
+
+    @property
+    def ready(self) -> list[Predictor]:
+        """The replicas that answer at this moment: a runtime takes its ready file away while it has no worker."""
+        return [replica for replica in self.replicas if replica.answers]
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it has no replicas because none is needed."""
+        return self.served and self.failure is None and not self.replicas
 
     @property
     def given_up(self) -> bool:
@@ -74,6 +85,10 @@ class Fleet:
                 await asyncio.wait_for(self._woken.wait(), POLL_S)
 
     async def _reap(self) -> None:
+        ready = [replica.pod for replica in self.ready]
+        if ready != self._seen:
+            self._seen = ready
+            self._told()
         for replica in list(self.replicas):
             if (ended := process.status(replica.handle)) is not None:
                 self.replicas.remove(replica)

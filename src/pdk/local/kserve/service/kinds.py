@@ -50,7 +50,8 @@ ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short=("ep",))
 SERVICE = Kind("", "v1", "Service", "services", short=("svc",), categories=("all",))
 ISVC = Kind(KSERVE, "v1beta1", "InferenceService", "inferenceservices", short=("isvc",), status=True)
 RUNTIME = Kind(KSERVE, "v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False)
-KINDS = (NAMESPACE, CONFIG_MAP, SECRET, SERVICE_ACCOUNT, EVENT, POD, ENDPOINTS, SERVICE, ISVC, RUNTIME)
+GRAPH = Kind(KSERVE, "v1alpha1", "InferenceGraph", "inferencegraphs", short=("ig",), status=True)
+KINDS = (NAMESPACE, CONFIG_MAP, SECRET, SERVICE_ACCOUNT, EVENT, POD, ENDPOINTS, SERVICE, ISVC, RUNTIME, GRAPH)
 MADE_HERE = (POD, ENDPOINTS)  # what only the server itself makes
 
 

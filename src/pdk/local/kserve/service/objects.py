@@ -15,6 +15,7 @@ from typing import Any
 
 from pdk.local.kserve.service.kinds import (
     EVENT,
+    GRAPH,
     ISVC,
     KINDS,
     NAMESPACE,
@@ -84,6 +85,8 @@ def prepare(kind: Kind, namespace: str, body: Any) -> Json:
         _prepare_secret(made)
     if kind is ISVC:
         _check_isvc(made)
+    if kind is GRAPH:
+        raise bad_request("an InferenceGraph is not supported locally; run it on a cluster, or have one handler call both models")
     return made
 
 
@@ -115,6 +118,7 @@ def _check_isvc(body: Json) -> None:
         if key != "predictor":
             strict = f'strict decoding error: unknown field "spec.{key}"'
             raise bad_request(f'InferenceService in version "v1beta1" cannot be handled as a InferenceService: {strict}')
+    _check_numbers(name, spec["predictor"])
     found = [spec["predictor"][key] for key in PREDICTOR_FRAMEWORKS if key in spec["predictor"]]
     for model in found:
         if not isinstance(model, dict) or not isinstance(model.get("storageUri", ""), str):
@@ -124,6 +128,25 @@ def _check_isvc(body: Json) -> None:
     if not any(found):
         frameworks = " or ".join(PREDICTOR_FRAMEWORKS)
         raise bad_request(f"spec.predictor must hold {frameworks} with a storageUri; other predictors are not supported locally")
+
+
+def _check_numbers(name: str, predictor: Json) -> None:
+    """What the schema and the webhook say of a predictor's numbers."""
+    for key in ("minReplicas", "maxReplicas", "scaleTarget", "containerConcurrency", "canaryTrafficPercent", "timeout"):
+        value = predictor.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            what = f'Invalid value: "{type(value).__name__}": spec.predictor.{key} in body must be of type integer'
+            raise invalid(ISVC, name, f"spec.predictor.{key}", what, "FieldValueTypeInvalid")
+    least, most = predictor.get("minReplicas"), predictor.get("maxReplicas") or 0
+    denied = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: '
+    if (least or 0) < 0:
+        raise bad_request(f"{denied}MinReplicas cannot be less than 0")
+    if most < 0:
+        raise bad_request(f"{denied}MaxReplicas cannot be less than 0")
+    if most and (least or 0) > most:
+        raise bad_request(f"{denied}MinReplicas cannot be greater than MaxReplicas")
+    if not 0 <= (predictor.get("canaryTrafficPercent") or 0) <= 100:
+        raise bad_request(f"{denied}canaryTrafficPercent must be between 0 and 100")
 
 
 def create(db: Connection, kind: Kind, namespace: str, body: Any, *, dry_run: bool = False) -> Json:

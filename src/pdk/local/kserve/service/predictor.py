@@ -19,6 +19,7 @@ from pdk.local.kserve.service.kinds import RUNTIME, Json
 from pdk.local.kserve.service.rollout import Revision
 from pdk.local.kserve.store import objects
 
+READY = "ready.json"  # in the run folder
 READY_S = 120.0  # a model that is not loaded by then will not be
 POLL_S = 0.05
 TAIL_LINES = 20
@@ -44,6 +45,11 @@ class Predictor:
     host: str
     port: int
     model: str
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers at this moment."""
+        return (self.handle.run_dir / READY).exists()
 
     @property
     def url(self) -> str:
@@ -105,7 +111,7 @@ async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, p
         store = await asyncio.to_thread(storage.fetch, str(model.get("storageUri") or ""), place.cache, access)
     except UserError as error:
         raise LoadFailed("ModelLoadFailed", f"storage initializer: {error}") from error
-    (place.run / "ready.json").unlink(missing_ok=True)
+    (place.run / READY).unlink(missing_ok=True)
     for folder in (place.run, place.requests):
         folder.mkdir(parents=True, exist_ok=True)
     env = {entry["name"]: str(entry.get("value", "")) for entry in model.get("env") or [] if entry.get("name")}
@@ -118,7 +124,7 @@ async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, p
 
 
 def _program(place: Place, store: Path, env: Mapping[str, str]) -> process.Spec:
-    argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", "/run/pdk/ready.json"]
+    argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", f"/run/pdk/{READY}"]
     argv += ["--request-log", "/run/requests", "--request-log-sample", f"{place.sample:g}"]
     binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(place.run, "/run/pdk"),
              process.Bind(place.requests, "/run/requests")]  # fmt: skip
@@ -143,7 +149,7 @@ async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
 def adopt(handle: process.Handle) -> Predictor | None:
     """The predictor behind a handle, once it is ready."""
     try:
-        ready = json.loads((handle.run_dir / "ready.json").read_text())
+        ready = json.loads((handle.run_dir / READY).read_text())
     except FileNotFoundError:
         return None
     pod = handle.run_dir.name
