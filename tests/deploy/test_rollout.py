@@ -3,7 +3,7 @@
 import pytest
 
 from pdk.deploy.arguments import parse
-from pdk.deploy.rollout import spec_for
+from pdk.deploy.rollout import annotations_for, spec_for
 from pdk.errors import UserError
 
 ENV = {"PACHD_PEER_SERVICE_HOST": "h", "PACHD_PEER_SERVICE_PORT": "1"}
@@ -20,7 +20,8 @@ def test_the_least():
 def test_everything():
     made = spec(
         "--resource-requests", "cpu=2,memory=8Gi", "--resource-limits", "nvidia.com/gpu=1", "--tolerations", "gpu=yes", "--node-selector",
-        "pool=gpu,zone=a", "--min-replicas", "0", "--max-replicas", "4", "--request-timeout", "30", "--service-account-name", "reader",
+        "pool=gpu,zone=a", "--deployment-mode", "Knative", "--min-replicas", "0",
+        "--max-replicas", "4", "--request-timeout", "30", "--service-account-name", "reader",
     )  # fmt: skip
     assert made["model"]["resources"] == {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"nvidia.com/gpu": "1"}}
     assert made["tolerations"] == [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]
@@ -39,3 +40,16 @@ def test_what_argparse_refuses(words, capsys):
     with pytest.raises(SystemExit):
         spec(*words)
     assert words[1] in capsys.readouterr().err
+
+
+def test_shares_need_knative():
+    with pytest.raises(UserError, match="--deployment-mode Knative"):
+        spec("--canary", "20")
+    job = parse(["--deployment-name", "pets", "--deployment-mode", "Knative", "--canary", "20", "--keep-previous", "60"], ENV)
+    assert job.canary == 20
+    notes = annotations_for(job, "d", "v")
+    assert (notes["serving.kserve.io/deploymentMode"], notes["pdk/keep-previous-s"]) == ("Knative", "60")
+
+
+def test_promoting_needs_no_pachyderm():
+    assert parse(["--deployment-name", "pets", "--promote"], {}).action == "promote"

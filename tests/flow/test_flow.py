@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import requests
@@ -71,6 +72,13 @@ def pictures(count):
     return [file for kind in ("cats", "dogs") for file in sorted((PICTURES / kind).glob("*.jpg"))[:count]]
 
 
+def trace(flow, what):
+    """What `pdk trace` says."""
+    done = subprocess.run([sys.executable, "-m", "pdk.cli.main", "trace", what, "-o", "json"], env=flow.up.env, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
 def test_train_deploy_increment_and_revert(flow, tmp_path):
     sha = git_repo(flow.code)
     flow.pipelines(flow.code, "main")
@@ -129,6 +137,16 @@ def test_train_deploy_increment_and_revert(flow, tmp_path):
     )
     assert newest.state == "SUCCESS", newest.reason
     assert "were trained already" in flow.log("train", newest.id)
+    assert "it was made before, and is served again" in flow.log("deploy", newest.id)
+    answer = requests.post(url, data=body, headers={"Host": f"{flow.name}.models.example.com"}, timeout=30)
+    assert {key: answer.headers[key] for key in named} == named  # the first version, by its own name
+    (chain,) = wait_until(lambda: trace(flow, answer.headers["x-request-id"]), 10, "the request in the log")
+    assert (chain["request"]["code"], chain["version"], chain["data"]["commit"], chain["data"]["count"]) == (200, first, first, 15)
+    assert chain["code"]["sha"] == sha
+    learned = trace(flow, first)
+    assert [node["version"] for node in learned] == [newest.id, first]
+    assert learned[0]["services"][0]["service"] == f"models/{flow.name}"
+    assert sum(node["predictions"] for node in learned) == 2
     versions = flow.versions()
     assert len(versions) == before + 1
     assert {v.name: v.checkpoint.uuid for v in versions}[newest.id] == {v.name: v.checkpoint.uuid for v in versions}[first]

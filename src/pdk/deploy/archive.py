@@ -17,9 +17,13 @@ HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt
 SCRIPTED = "model.pt"
 
 
-def digest_of(model: str, version: str, checkpoint: Path, provenance: Mapping[str, Any]) -> str:
-    """Names an archive by what it is made from (SHA-256): TorchScript does not write the same bytes twice."""
-    digest = hashlib.sha256(json.dumps([model, version, provenance], sort_keys=True).encode())
+def digest_of(model: str, checkpoint: Path, provenance: Mapping[str, Any]) -> str:
+    """Names an archive by what it is made from (SHA-256): TorchScript does not write the same bytes twice.
+
+    The version's name does not count: where a data branch goes back to an earlier commit, that commit's archive is found again.
+    """
+    origin = {key: provenance.get(key) for key in ("data", "code", "config")}
+    digest = hashlib.sha256(json.dumps([model, origin], sort_keys=True).encode())
     for path in sorted(entry for entry in checkpoint.rglob("*") if entry.is_file() and "__pycache__" not in entry.parts):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()

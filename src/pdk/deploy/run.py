@@ -85,10 +85,12 @@ def run(job: Job) -> None:
         scratch = Path(place)
         checkpoint = checkpoint_of(job, info, folder, scratch)
         provenance = info.get("provenance") or {}
-        digest = digest_of(model, version, checkpoint, provenance)
+        digest = digest_of(model, checkpoint, provenance)
         store = store_for(job, Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token))
         uri = store.find(model=model, digest=digest)
-        if uri is None:
+        if uri is not None:
+            say("archive: it was made before, and is served again")
+        else:
             files = pack(model, version, checkpoint, provenance, scratch)
             say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
             uri = store.put(model=model, files=files, digest=digest)

@@ -1,7 +1,7 @@
 """Which requests a model answered: one JSON line each, with the bodies of some of them; kept for a while.
 
 The lines are what ``pdk trace REQUEST_ID`` looks for. They go to files that are named by their hour, or, on a cluster, to the
-process's own log. Writing happens once a second in a thread; what was answered in the last second is lost with a killed process.
+process's own log. Writing happens four times a second in a thread; what was answered since is lost with a killed process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
-FLUSH_S = 1.0
+FLUSH_S = 0.25
 WAITING = 100_000  # lines that wait to be written; more are dropped, oldest first, or memory would grow without bound
 SHOWN = 64 << 10  # bytes of a body that are kept
 NAMED = "%Y%m%dT%H"

@@ -13,22 +13,31 @@ DIGEST_FILE = "digest"
 
 @dataclass(frozen=True)
 class PachydermStore:
-    """Models in the repo ``model-store`` of a project."""
+    """Models in the repo ``model-store`` of a project: ``MODEL/DIGEST`` for every archive."""
 
     pachyderm: Pachyderm
     project: str
 
     def find(self, *, model: str, digest: str) -> str | None:
-        """The newest commit, where it holds this very model."""
-        commit = self.pachyderm.head(self.project, REPO, BRANCH)
-        if commit is None or self.pachyderm.read(self.project, REPO, commit, f"/{model}/{DIGEST_FILE}") != digest.encode():
+        """The folder, as the commit that brought it has it: whoever asks again is given the same URI."""
+        head, path = self.pachyderm.head(self.project, REPO, BRANCH), f"/{self._folder(model, digest)}/{DIGEST_FILE}"
+        if head is None or self.pachyderm.read(self.project, REPO, head, path) != digest.encode():
             return None
-        return self._uri(commit, model)
+        found = head
+        for commit in self.pachyderm.ancestors(self.pachyderm.commit(self.project, REPO, head)):
+            if self.pachyderm.read(self.project, REPO, commit, path) is None:
+                break
+            found = commit
+        return self._uri(found, model, digest)
 
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
-        """Commit a model's files."""
+        """Commit a model's files, beside those of earlier versions."""
         self.pachyderm.ensure_repo(self.project, REPO, "Archives of models, as InferenceServices read them")
-        return self._uri(self.pachyderm.write(self.project, REPO, BRANCH, model, {**files, DIGEST_FILE: digest.encode()}), model)
+        content = {**files, DIGEST_FILE: digest.encode()}
+        return self._uri(self.pachyderm.write(self.project, REPO, BRANCH, self._folder(model, digest), content), model, digest)
 
-    def _uri(self, commit: str, model: str) -> str:
-        return f"s3://{commit}.{REPO}.{self.project}/{model}"
+    def _folder(self, model: str, digest: str) -> str:
+        return f"{model}/{digest[:16]}"
+
+    def _uri(self, commit: str, model: str, digest: str) -> str:
+        return f"s3://{commit}.{REPO}.{self.project}/{self._folder(model, digest)}"

@@ -24,7 +24,6 @@ READY_S = 120.0  # a model that is not loaded by then will not be
 POLL_S = 0.05
 TAIL_LINES = 20
 ANSWER_S = 30.0
-JSON_BODY = {"content-type": "application/json"}
 
 
 class LoadFailed(Exception):
@@ -117,7 +116,7 @@ async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, p
     env = {entry["name"]: str(entry.get("value", "")) for entry in model.get("env") or [] if entry.get("name")}
     handle = await process.start(place.run, _program(place, store, env))
     try:
-        return await _until_ready(handle, store)
+        return await _until_ready(handle)
     except BaseException:
         await asyncio.shield(process.stop(handle))
         raise
@@ -131,7 +130,7 @@ def _program(place: Place, store: Path, env: Mapping[str, str]) -> process.Spec:
     return process.Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(place.hide,))
 
 
-async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
+async def _until_ready(handle: process.Handle) -> Predictor:
     try:
         async with asyncio.timeout(READY_S):
             while (found := adopt(handle)) is None:
@@ -139,7 +138,7 @@ async def _until_ready(handle: process.Handle, store: Path) -> Predictor:
                     tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
                     raise LoadFailed("ModelLoadFailed", f"the predictor ended: {ended.reason()}; its last lines:\n{tail}", ended.code)
                 await asyncio.sleep(POLL_S)
-            await smoke(found, store)
+            await smoke(found)
     except TimeoutError:
         tail = "\n".join(logs.tail(handle.log, TAIL_LINES))
         raise LoadFailed("RuntimeUnhealthy", f"the predictor was not ready after {READY_S:g} s; its last lines:\n{tail}") from None
@@ -156,23 +155,16 @@ def adopt(handle: process.Handle) -> Predictor | None:
     return Predictor(pod.rpartition("-")[0], pod, handle, ready["host"], ready["port"], ready["model"])
 
 
-async def smoke(predictor: Predictor, store: Path) -> None:
-    """Ask a new revision whether it is ready, and for one prediction where the store holds an example.
+async def smoke(predictor: Predictor) -> None:
+    """Ask a new revision whether it is ready; it has answered its own example before it listened.
 
     Raises:
         LoadFailed: it does not answer as it should.
     """
-    example = store / "config" / "example.json"
-    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    path = f"{predictor.url}/v1/models/{predictor.model}"
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            path = f"{predictor.url}/v1/models/{predictor.model}"
-            async with session.get(path) as answer:
-                if answer.status != 200:
-                    raise LoadFailed("RuntimeUnhealthy", f"the model is not ready: {await answer.text()}")
-            if example.exists():
-                async with session.post(f"{path}:predict", data=example.read_bytes(), headers=JSON_BODY) as answer:
-                    if answer.status != 200:
-                        raise LoadFailed("RuntimeUnhealthy", f"the example request was answered {answer.status}: {await answer.text()}")
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session, session.get(path) as answer:
+            if answer.status != 200:
+                raise LoadFailed("RuntimeUnhealthy", f"the model is not ready: {await answer.text()}")
     except (aiohttp.ClientError, TimeoutError) as error:
         raise LoadFailed("RuntimeUnhealthy", f"the predictor does not answer: {error!r}") from error
