@@ -41,7 +41,8 @@ ALIKE = {**ALLOCATOR, "OMP_NUM_THREADS": "1"}
 LUA = """
 wrk.method, wrk.body, wrk.headers["Content-Type"] = "POST", io.open("{body}", "rb"):read("*a"), "application/json"
 done = function(s, l, r)
-  io.write(string.format("RESULT %d %d %d\\n", s.requests, s.duration, s.errors.status + s.errors.connect + s.errors.read + s.errors.timeout))
+  local e = s.errors
+  io.write(string.format("RESULT %d %d %d\\n", s.requests, s.duration, e.status + e.connect + e.read + e.timeout))
 end
 """
 NULL = b"def handle(data, context):\n    return [0] * len(data)\n"

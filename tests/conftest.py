@@ -19,7 +19,7 @@ from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-pytest_plugins = ["conformance.kserve.services", "parity.engine", "parity.master", "serving.runtime"]
+pytest_plugins = ["conformance.kserve.services", "parity.engine", "parity.cluster", "parity.master", "serving.runtime"]
 
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"

@@ -29,15 +29,16 @@ from pdk.local.kserve.service.kinds import (
     invalid,
     not_found,
 )
+from pdk.local.kserve.service.validation import check_isvc
 from pdk.local.kserve.store import objects
 
 Connection = sqlite3.Connection
+BASE64 = re.compile(r"[A-Za-z0-9+/=]")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-ISVC_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-PREDICTOR_FRAMEWORKS = ("model", "pytorch")
 NAME_RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "
-    "alphanumeric character (e.g. 'example.com')"
+    "alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 
 
@@ -58,8 +59,11 @@ def get(db: Connection, kind: Kind, namespace: str, name: str) -> Json:
     return found
 
 
-def prepare(kind: Kind, namespace: str, body: Any) -> Json:
+def prepare(kind: Kind, namespace: str, body: Any, *, strict: bool = False) -> Json:
     """Check what a client sent and fill in what it left out.
+
+    Args:
+        strict: refuse fields that are unknown, which are left out otherwise.
 
     Raises:
         ApiError: 400 or 422.
@@ -84,7 +88,7 @@ def prepare(kind: Kind, namespace: str, body: Any) -> Json:
     if kind is SECRET:
         _prepare_secret(made)
     if kind is ISVC:
-        _check_isvc(made)
+        check_isvc(made, strict=strict)
     if kind is GRAPH:
         raise bad_request("an InferenceGraph is not supported locally; run it on a cluster, or have one handler call both models")
     return made
@@ -99,63 +103,18 @@ def _prepare_secret(body: Json) -> None:
         try:
             base64.b64decode(value, validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
-            raise bad_request(f'Secret in version "v1" cannot be handled as a Secret: illegal base64 data: {error}') from error
+            wrong = next((place for place, letter in enumerate(str(value)) if not BASE64.match(letter)), len(str(value)))
+            what = f"illegal base64 data at input byte {wrong}"
+            raise bad_request(f'Secret in version "v1" cannot be handled as a Secret: {what}') from error
 
 
-def _check_isvc(body: Json) -> None:
-    name, spec = body["metadata"]["name"], body.get("spec")
-    if not ISVC_NAME.fullmatch(name) or len(name) > 63:
-        raise bad_request(
-            f'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: the InferenceService "{name}" is '
-            "invalid: a InferenceService name must consist of lower case alphanumeric characters or '-', and must start with alphabetical "
-            "character."
-        )
-    if not isinstance(spec, dict) or not isinstance(spec.get("predictor"), dict):
-        raise invalid(ISVC, name, "spec.predictor", "Required value", "FieldValueRequired")
-    for key in spec:
-        if key in ("transformer", "explainer"):
-            raise bad_request(f"spec.{key} is not supported locally; run this InferenceService on a cluster")
-        if key != "predictor":
-            strict = f'strict decoding error: unknown field "spec.{key}"'
-            raise bad_request(f'InferenceService in version "v1beta1" cannot be handled as a InferenceService: {strict}')
-    _check_numbers(name, spec["predictor"])
-    found = [spec["predictor"][key] for key in PREDICTOR_FRAMEWORKS if key in spec["predictor"]]
-    for model in found:
-        if not isinstance(model, dict) or not isinstance(model.get("storageUri", ""), str):
-            raise invalid(ISVC, name, "spec.predictor.model", "Invalid value: an object with a storageUri is expected")
-        if not isinstance(model.get("modelFormat", {}), dict) or not all(isinstance(entry, dict) for entry in model.get("env") or []):
-            raise invalid(ISVC, name, "spec.predictor.model", "Invalid value: modelFormat is an object, env a list of objects")
-    if not any(found):
-        frameworks = " or ".join(PREDICTOR_FRAMEWORKS)
-        raise bad_request(f"spec.predictor must hold {frameworks} with a storageUri; other predictors are not supported locally")
-
-
-def _check_numbers(name: str, predictor: Json) -> None:
-    """What the schema and the webhook say of a predictor's numbers."""
-    for key in ("minReplicas", "maxReplicas", "scaleTarget", "containerConcurrency", "canaryTrafficPercent", "timeout"):
-        value = predictor.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            what = f'Invalid value: "{type(value).__name__}": spec.predictor.{key} in body must be of type integer'
-            raise invalid(ISVC, name, f"spec.predictor.{key}", what, "FieldValueTypeInvalid")
-    least, most = predictor.get("minReplicas"), predictor.get("maxReplicas") or 0
-    denied = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: '
-    if (least or 0) < 0:
-        raise bad_request(f"{denied}MinReplicas cannot be less than 0")
-    if most < 0:
-        raise bad_request(f"{denied}MaxReplicas cannot be less than 0")
-    if most and (least or 0) > most:
-        raise bad_request(f"{denied}MinReplicas cannot be greater than MaxReplicas")
-    if not 0 <= (predictor.get("canaryTrafficPercent") or 0) <= 100:
-        raise bad_request(f"{denied}canaryTrafficPercent must be between 0 and 100")
-
-
-def create(db: Connection, kind: Kind, namespace: str, body: Any, *, dry_run: bool = False) -> Json:
+def create(db: Connection, kind: Kind, namespace: str, body: Any, *, dry_run: bool = False, strict: bool = False) -> Json:
     """Store a new object.
 
     Raises:
         ApiError: 400, 404 (its namespace), 409 or 422.
     """
-    made = prepare(kind, namespace, body)
+    made = prepare(kind, namespace, body, strict=strict)
     if kind.namespaced and objects.get(db, NAMESPACE.resource, "", namespace) is None:
         raise not_found(NAMESPACE, namespace)
     meta = made["metadata"]
@@ -172,7 +131,15 @@ def create(db: Connection, kind: Kind, namespace: str, body: Any, *, dry_run: bo
 
 
 def change(
-    db: Connection, kind: Kind, namespace: str, name: str, edit: Callable[[Json], Any], *, status: bool = False, dry_run: bool = False
+    db: Connection,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    edit: Callable[[Json], Any],
+    *,
+    status: bool = False,
+    dry_run: bool = False,
+    strict: bool = False,
 ) -> Json:
     """Replace an object by ``edit(object)``; with `status`, only its status.
 
@@ -187,7 +154,7 @@ def change(
         new = {**old, "status": edited.get("status", {})}
         new["metadata"] = {**old["metadata"], "resourceVersion": edited["metadata"].get("resourceVersion")}
     else:
-        new = prepare(kind, namespace, edited)
+        new = prepare(kind, namespace, edited, strict=strict)
     if new["metadata"]["name"] != name:
         raise bad_request(f"the name of the object ({new['metadata']['name']}) does not match the name on the URL ({name})")
     given = new["metadata"].get("resourceVersion")
@@ -215,7 +182,9 @@ def delete(db: Connection, kind: Kind, namespace: str, name: str, options: Json 
     wanted = ((options or {}).get("preconditions") or {}).get("uid")
     if wanted and wanted != found["metadata"]["uid"]:
         what = f"the UID in the precondition ({wanted}) does not match the UID in record ({found['metadata']['uid']})"
-        raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind.kind} "{name}": {what}', {"name": name, "kind": kind.kind})
+        full, more = (f"{kind.kind}.{kind.group}", {"group": kind.group}) if kind.group else (kind.kind, {})
+        message = f'Operation cannot be fulfilled on {full} "{name}": {what}. The object might have been deleted and then recreated'
+        raise ApiError(409, "Conflict", message, {"name": name, **more, "kind": kind.kind})
     if dry_run:
         return found
     if kind is NAMESPACE:

@@ -10,6 +10,7 @@ import jsonpatch
 from pdk.local.kserve.service.kinds import ApiError, Json, Kind, bad_request, unsupported_media
 
 MERGE, JSON_PATCH, STRATEGIC = "application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 BY_NAME = ("secrets", "imagePullSecrets")  # lists of a ServiceAccount that merge by the key `name`
 
 
@@ -25,8 +26,7 @@ def apply(kind: Kind, body: Json, patch: Any, media: str) -> Json:
         try:
             return dict(jsonpatch.JsonPatch(patch).apply(copy.deepcopy(body)))
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as error:
-            message = f"the server rejected our request due to an error in our request: {error}"
-            raise ApiError(422, "Invalid", message, {}) from error
+            raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
     if media == STRATEGIC and not kind.custom:
         return dict(_strategic(body, _mapping(patch)))
     if media == MERGE:

@@ -20,7 +20,18 @@ from pdk.local.kit.web import TooLarge, read_body
 from pdk.local.kserve.service import objects as service
 from pdk.local.kserve.service import patch, select
 from pdk.local.kserve.service.controller import Controller
-from pdk.local.kserve.service.kinds import KINDS, MADE_HERE, POD, ApiError, Json, Kind, bad_request, details, invalid, unsupported_media
+from pdk.local.kserve.service.kinds import (
+    ISVC,
+    KINDS,
+    MADE_HERE,
+    POD,
+    ApiError,
+    Json,
+    Kind,
+    bad_request,
+    details,
+    unsupported_media,
+)
 from pdk.local.kserve.store import objects
 from pdk.local.kserve.wire import discovery, protobuf
 
@@ -213,7 +224,7 @@ class Api:
             return {}
         if media == protobuf.MEDIA:
             return protobuf.decode(raw)
-        if media in ("application/yaml", "application/apply-patch+yaml"):
+        if media in ("application/yaml", patch.APPLY):
             return yaml.safe_load(raw)
         if media not in ("", "application/json", patch.MERGE, patch.JSON_PATCH, patch.STRATEGIC):
             raise unsupported_media("application/json", "application/yaml")
@@ -223,20 +234,21 @@ class Api:
         return dict(await self.db.write(work))
 
     @staticmethod
-    def _dry(request: Request) -> bool:
-        return request.query_params.get("dryRun") == "All"
+    def _asked(request: Request) -> dict[str, Any]:
+        query = request.query_params
+        return {"dry_run": query.get("dryRun") == "All", "strict": query.get("fieldValidation") == "Strict"}
 
     async def create(self, request: Request, kind: Kind) -> Response:
         """POST."""
         body, namespace = await self._body(request), request.path_params.get("namespace", "")
-        made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, dry_run=self._dry(request)))
+        made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
         return JSONResponse(made, 201)
 
     async def _change(self, request: Request, kind: Kind, edit: Callable[[Json], Any]) -> Response:
         namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
         status = request.url.path.endswith("/status")
         made = await self._write(
-            partial(service.change, kind=kind, namespace=namespace, name=name, edit=edit, status=status, dry_run=self._dry(request))
+            partial(service.change, kind=kind, namespace=namespace, name=name, edit=edit, status=status, **self._asked(request))
         )
         return JSONResponse(made)
 
@@ -244,24 +256,40 @@ class Api:
         """PUT."""
         body = await self._body(request)
         if kind.custom and not (isinstance(body, dict) and (body.get("metadata") or {}).get("resourceVersion")):
-            what = "Invalid value: 0: must be specified for an update"
-            raise invalid(kind, request.path_params["name"], "metadata.resourceVersion", what)
+            field, what, name = "metadata.resourceVersion", "Invalid value: 0: must be specified for an update", request.path_params["name"]
+            causes = [{"reason": "FieldValueInvalid", "message": what, "field": field}]
+            raise ApiError(422, "Invalid", f'{kind.resource} "{name}" is invalid: {field}: {what}', details(kind, name, causes=causes))
         return await self._change(request, kind, lambda _present: body)
 
     async def patch(self, request: Request, kind: Kind) -> Response:
         """PATCH."""
         media = request.headers.get("content-type", "").partition(";")[0].strip()
+        if media == patch.APPLY:
+            return await self._apply(request, kind)
         if media not in (patch.MERGE, patch.JSON_PATCH) and not (media == patch.STRATEGIC and not kind.custom):
-            raise unsupported_media(patch.JSON_PATCH, patch.MERGE, *(() if kind.custom else (patch.STRATEGIC,)))
+            accepted = (patch.JSON_PATCH, patch.MERGE, *(() if kind.custom else (patch.STRATEGIC,)), patch.APPLY)
+            raise unsupported_media(*accepted)
         body = await self._body(request)
         return await self._change(request, kind, lambda present: patch.apply(kind, present, body, media))
+
+    async def _apply(self, request: Request, kind: Kind) -> Response:
+        """Server-side apply: the object is made, or what is sent is merged into it; nobody keeps who owns which field."""
+        body, namespace = await self._body(request), request.path_params.get("namespace", "")
+        if objects.get(self.db.reader, kind.resource, namespace, request.path_params["name"]) is None:
+            made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
+            return JSONResponse(made, 201)
+        return await self._change(request, kind, lambda present: patch.apply(kind, present, body, patch.MERGE))
 
     async def delete(self, request: Request, kind: Kind) -> Response:
         """DELETE of one."""
         options = await self._body(request)
         namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
-        work = partial(service.delete, kind=kind, namespace=namespace, name=name, options=options, dry_run=self._dry(request))
+        work = partial(service.delete, kind=kind, namespace=namespace, name=name, options=options, dry_run=self._asked(request)["dry_run"])
         gone = await self._write(work)
+        if kind is ISVC:  # its controller holds it with a finalizer: the answer is the object that goes
+            return JSONResponse(
+                {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": service.now(), "deletionGracePeriodSeconds": 0}}
+            )
         answer = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
             "details": details(kind, name, uid=gone["metadata"]["uid"]),
