@@ -100,14 +100,19 @@ async def _parts(headers: Headers, body: bytes) -> list[Mapping[str, bytes | str
         yield b""
 
     parser = MultiPartParser(headers, stream(), max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=len(body) + 1)
+    opened = parser._files_to_close_on_error  # noqa: SLF001 - the parser itself closes them after some errors only
+    named: dict[str, list[bytes | str]] = {}
     try:
         form = await parser.parse()
+        for name, value in form.multi_items():
+            named.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
+        if len(opened) > sum(not isinstance(value, str) for _, value in form.multi_items()):
+            raise Refused(400, "the form ends within a part")
     except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
         raise Refused(400, f"the form cannot be read: {getattr(error, 'message', error)}") from error
-    named: dict[str, list[bytes | str]] = {}
-    for name, value in form.multi_items():
-        named.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
-    await form.close()
+    finally:
+        for file in opened:
+            file.close()
     counts = {name: len(values) for name, values in named.items()}
     if len(set(counts.values())) != 1:
         raise Refused(400, f"every part must come equally often, once for each instance: {counts or 'the form is empty'}")

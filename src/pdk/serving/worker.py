@@ -67,6 +67,7 @@ def main() -> None:
     """Load the model, warm it up, then answer."""
     plan = Plan.from_json(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # broken forms are answered, and would fill the log
     report = socket.socket(fileno=plan.report)
     with tempfile.TemporaryDirectory(prefix="pdk-serving-") as scratch:
         try:
