@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
 	@echo "make test   set up, then lint, types, import contracts and all tests"
-	@echo "make conformance  the recorded Pachyderm calls on a real engine (needs the testbed)"
+	@echo "make conformance  the recorded Pachyderm and KServe calls on real engines (needs the testbed)"
 	@echo "make conformance-determined  the recorded Determined calls on a real master (DET_MASTER, DET_USER, DET_PASS)"
 	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
 	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
@@ -40,6 +40,7 @@ conformance: setup
 	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/pachyderm/test_jobs.py -k object_stores -p no:cacheprovider
 	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/determined/test_storage.py -k real_stores -p no:cacheprovider
+	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/kserve/test_real_pods.py -p no:cacheprovider
 
 # the same for Determined, on the master that DET_MASTER, DET_USER and DET_PASS name (it needs an agent with two slots)
 conformance-determined: setup

@@ -55,7 +55,8 @@ def store_of(folder, models, properties=""):
         weights = next((path for path in files if path.endswith((".pt", ".pt2"))), None)
         content = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
         content["provenance.json"] = json.dumps(ORIGIN).encode()
-        manifest = Manifest(name, "1.0", "handler.py", config_file=config, serialized_file=weights)
+        model_file = "net.py" if "net.py" in files else None
+        manifest = Manifest(name, "1.0", "handler.py", config_file=config, serialized_file=weights, model_file=model_file)
         write(folder / "model-store" / f"{name}.mar", manifest, content)
     if properties:
         (folder / "config").mkdir()

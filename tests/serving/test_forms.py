@@ -10,6 +10,7 @@ import pytest
 
 from conftest import environment_of
 from pdk.serving.oip import SERVICE, messages
+from pdk.serving.tensors import TYPES
 from serving.runtime import ORIGIN, starter
 
 HANDLER = """
@@ -58,6 +59,37 @@ def binary(one, header, raw):
     answer = one("/v2/models/m/infer", data=head + raw, headers={"inference-header-content-length": str(len(head))})
     length = int(answer.headers.get("inference-header-content-length", len(answer.content)))
     return json.loads(answer.content[:length]), answer.content[length:]
+
+
+def valid(answer):
+    """The answer, if it is what the Open Inference protocol calls an inference response."""
+    assert set(answer) <= {"model_name", "model_version", "id", "parameters", "outputs"}
+    assert {"model_name", "outputs"} <= set(answer)
+    assert all(isinstance(answer[key], str) for key in ("model_name", "model_version", "id") if key in answer)
+    for tensor in answer["outputs"]:
+        assert {"name", "shape", "datatype"} <= set(tensor) <= {"name", "shape", "datatype", "parameters", "data"}
+        assert isinstance(tensor["name"], str)
+        assert tensor["datatype"] in {*TYPES, "BYTES"}
+        assert all(isinstance(size, int) and size >= 0 for size in tensor["shape"])
+        if "data" in tensor:
+            assert np.asarray(tensor["data"], dtype=object).size == np.prod(tensor["shape"])
+        else:
+            assert tensor["parameters"]["binary_data_size"] >= 0
+    return answer
+
+
+@pytest.mark.parametrize("kind", [*TYPES, "BYTES"])
+def test_answers_keep_to_the_protocol(one, kind):
+    data = ["a", "b"] if kind == "BYTES" else [True, False] if kind == "BOOL" else [1, 2]
+    for more in ({}, {"parameters": {"binary_data_output": True}}, {"outputs": [{"name": "predictions"}]}, {"id": "x"}):
+        request = {"inputs": [{"name": "x", "shape": [2], "datatype": kind, "data": data}], **more}
+        answer = one("/v2/models/m/infer", request)
+        length = int(answer.headers.get("inference-header-content-length", len(answer.content)))
+        assert valid(json.loads(answer.content[:length]))["outputs"][0]["shape"] == [2]
+        sizes = [
+            tensor["parameters"]["binary_data_size"] for tensor in json.loads(answer.content[:length])["outputs"] if "data" not in tensor
+        ]
+        assert len(answer.content) - length == sum(sizes)
 
 
 def test_tensors_in_binary_both_ways(one):

@@ -70,6 +70,53 @@ def test_a_model_is_served_in_its_fastest_form_where_that_answers_alike(start):
     assert "the model is served as it is" in dice.log()
 
 
+LOADER = """
+import torch
+from pdk.serving.loading import load_model
+
+class Handler:
+    def initialize(self, context):
+        self.model = load_model(context)
+
+    def handle(self, data, context):
+        with torch.no_grad():
+            return [row.tolist() for row in self.model(torch.tensor(data, dtype=torch.float32))]
+"""
+CLASS = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 1, bias=False)
+
+    def forward(self, x):
+        return self.fc(x)
+"""
+
+
+def test_models_of_every_form(start):
+    torch.manual_seed(0)
+    namespace = {}
+    exec(CLASS, namespace)
+    model = namespace["Net"]().eval()
+    scripted, exported, state = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, torch.ones(1, 2)), scripted)
+    batch = torch.export.Dim("batch")
+    torch.export.save(torch.export.export(model, (torch.ones(3, 2),), dynamic_shapes=({0: batch},)), exported)
+    torch.save(model.state_dict(), state)
+    wanted = model(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    forms = {"model.pt": (scripted, {}), "model.pt2": (exported, {}), "state.pt": (state, {"net.py": CLASS})}
+    store = {
+        f"m{number}": {"handler.py": LOADER, name: content.getvalue(), **more}
+        for number, (name, (content, more)) in enumerate(forms.items())
+    }
+    runtime = start(store)
+    for name in store:
+        found = runtime(f"/v1/models/{name}:predict", {"instances": [[1, 2], [3, 4]]}).json()["predictions"]
+        assert torch.allclose(torch.tensor(found), torch.tensor(wanted), atol=1e-5), name
+
+
 def test_explanations_by_the_handler_and_where_there_are_none(start):
     own = start(
         {"m": "class H:\n    def predict(self, x):\n        return x\n    def explain(self, x, c):\n        return [[r, 1] for r in x]\n"}

@@ -22,14 +22,15 @@ def create(
     serialized_file: Annotated[Path | None, typer.Option(help="Weights: TorchScript (.pt), torch.export (.pt2), or a state dict.")] = None,
     model_file: Annotated[Path | None, typer.Option(help="Python file with the model's class, for a state dict.")] = None,
     extra_file: Annotated[list[Path] | None, typer.Option(help="A file, or a folder with its structure. May be repeated.")] = None,
-    requirements: Annotated[Path | None, typer.Option(help="requirements.txt of the handler.")] = None,
+    requirements: Annotated[Path | None, typer.Option(help="requirements.txt of the handler; it is locked with hashes.")] = None,
+    lock: Annotated[bool, typer.Option(help="Lock the requirements (needs a package index).")] = True,
     config: Annotated[Path | None, typer.Option(help="model-config.yaml: batchSize, maxBatchDelay (ms), responseTimeout (s).")] = None,
 ) -> None:
     """Write an archive; the same inputs give the same bytes."""
     from pdk.mar.create import Parts
     from pdk.mar.create import create as make
 
-    parts = Parts(handler, serialized_file, model_file, extra_file or (), requirements, config)
+    parts = Parts(handler, serialized_file, model_file, extra_file or (), requirements, config, lock)
     made = make(target, name or target.name.removesuffix(".mar"), version, parts)
     typer.echo(f"{target}: model {made.manifest.model_name}, {len(made.names) - 1} files, sha256 {made.digest()}")
 

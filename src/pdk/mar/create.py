@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.mar.format import PROVENANCE, Manifest
+from pdk.mar.format import PROVENANCE, REQUIREMENTS, Manifest
 from pdk.mar.read import Archive
+from pdk.mar.requirements import lock
 from pdk.mar.write import write
 
 
@@ -24,6 +25,7 @@ class Parts:
     extra: Sequence[Path] = ()
     requirements: Path | None = None
     config: Path | None = None
+    lock: bool = True  # the requirements, with versions and hashes
 
 
 def create(target: Path, name: str, version: str, parts: Parts, provenance: Mapping[str, Any] | None = None) -> Archive:
@@ -50,7 +52,9 @@ def create(target: Path, name: str, version: str, parts: Parts, provenance: Mapp
         if path is not None:
             add(path, path.name)
     if parts.requirements is not None:
-        add(parts.requirements, "requirements.txt")
+        if not parts.requirements.is_file():
+            raise UserError(f"{parts.requirements} is no file; it cannot go into the archive")
+        files[REQUIREMENTS] = lock(parts.requirements) if parts.lock else parts.requirements.read_bytes()
     if parts.config is not None:
         add(parts.config, "model-config.yaml")
     for path in parts.extra:
@@ -64,7 +68,7 @@ def create(target: Path, name: str, version: str, parts: Parts, provenance: Mapp
         handler,
         parts.serialized.name if parts.serialized else None,
         parts.model_file.name if parts.model_file else None,
-        "requirements.txt" if parts.requirements else None,
+        REQUIREMENTS if parts.requirements else None,
         "model-config.yaml" if parts.config else None,
     )
     write(target, manifest, files)
@@ -87,6 +91,6 @@ def inspect(path: Path) -> dict[str, Any]:
         "digest": archive.digest(),
         "bytes": path.stat().st_size if path.is_file() else sum(sizes.values()),
         "files": sizes,
-        "requirements": archive.read("requirements.txt").decode() if "requirements.txt" in archive.names else None,
+        "requirements": archive.read(REQUIREMENTS).decode() if REQUIREMENTS in archive.names else None,
         "provenance": json.loads(archive.read(PROVENANCE)) if PROVENANCE in archive.names else None,
     }

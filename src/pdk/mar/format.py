@@ -14,6 +14,7 @@ from pdk.errors import UserError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 PROVENANCE = "provenance.json"  # an extra file of ours: where the model comes from
+REQUIREMENTS = "requirements.txt"
 DIGESTS = "config/digests.json"  # beside the archives of a model store: path below the store → SHA-256 in hex
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--workers", type=int, default=1, help="worker processes of each model (default %(default)s)")
     made.add_argument("--threads", type=int, default=Serving.threads, help="torch threads of a worker (default %(default)s)")
     made.add_argument("--ready-file", type=Path, help="file that gets host and port once requests are answered")
-    made.add_argument("--request-log", type=Path, help="folder for the request log: a line for every request")
+    made.add_argument("--request-log", type=Path, help="folder for the request log, a line for every request; - prints it")
     made.add_argument("--request-log-sample", type=share, default=0.0, help="share of requests whose bodies are kept, 0 to 1 (default 0)")
     made.add_argument("--request-log-hours", type=float, default=168.0, help="hours that they are kept (default %(default)g)")
     return made.parse_args()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.mar import Archive, Manifest
-from pdk.mar.format import PROVENANCE
+from pdk.mar import Archive, Manifest, requirements
+from pdk.mar.format import PROVENANCE, REQUIREMENTS
 from pdk.serving import explain, handlers, optimize
 from pdk.serving.store import example_of, settings_of
 
@@ -73,6 +73,9 @@ class Model:
         self.provenance: Mapping[str, Any] = {}
         if PROVENANCE in archive.names:
             self.provenance = json.loads(archive.read(PROVENANCE))
+        if REQUIREMENTS in archive.names:
+            for different in requirements.check(archive.read(REQUIREMENTS).decode()):
+                log.warning("model %s: %s", self.name, different)
         self.settings = settings_of(store, folder, archive.manifest)
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         self.context = Context(self.name, str(folder), manifest, model_yaml_config=self.settings.content)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 FLUSH_S = 0.25
 WAITING = 100_000  # lines that wait to be written; more are dropped, oldest first, or memory would grow without bound
 SHOWN = 64 << 10  # bytes of a body that are kept
+PRINTED = Path("-")
 NAMED = "%Y%m%dT%H"
 
 
@@ -29,7 +30,7 @@ class RequestLog:
     """Takes notes of requests.
 
     Args:
-        folder: where the files are; without it lines go to this process's log, and those without bodies nowhere.
+        folder: where the files are; ``-`` prints the lines instead, without it there are none.
         sample: the share of requests whose bodies are kept, 0 to 1.
         keep_h: hours after which a file is removed.
     """
@@ -39,13 +40,13 @@ class RequestLog:
         self._lines: deque[tuple[Any, ...]] = deque(maxlen=WAITING)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
-        if folder is not None or sample > 0:
+        if folder is not None:
             self._thread.start()
 
     def note(self, headers: Mapping[str, str], protocol: str, code: int, seconds: float, body: bytes, answer: bytes) -> None:
         """Remember a request: its headers as answered, how it went, and what was asked and answered."""
-        kept = self.sample > 0 and random.random() < self.sample  # noqa: S311 - a sample, not a secret
-        if self.folder is not None or kept:
+        if self.folder is not None:
+            kept = self.sample > 0 and random.random() < self.sample  # noqa: S311 - a sample, not a secret
             self._lines.append((time.time(), headers, protocol, code, seconds, *((body, answer) if kept else ())))
 
     def close(self) -> None:
@@ -61,10 +62,10 @@ class RequestLog:
 
     def _flush(self) -> None:
         lines = [self._line(*self._lines.popleft()) for _ in range(len(self._lines))]
-        if not lines:
+        if not lines or self.folder is None:
             return
-        if self.folder is None:
-            log.info("requests\n%s", "\n".join(lines))
+        if self.folder == PRINTED:
+            print("\n".join(lines), flush=True)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

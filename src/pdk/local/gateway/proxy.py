@@ -44,12 +44,14 @@ class Proxy:
 
     async def _answer(self, request: Request, host: str, body: bytes) -> Response:
         """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
-        attempts, problem, deadline = 0, "no replica of it started", time.monotonic() + START_S
+        attempts, problem, deadline = 0, "it has no replica that is ready; kubectl describe isvc says why", time.monotonic() + START_S
         while attempts < ATTEMPTS and time.monotonic() < deadline:
             target = self.routes.find(host)
             if target is None:
                 return self._unknown(host)
             if (address := target.choose()) is None:
+                if not target.wakes:
+                    break
                 self.routes.wake()
             else:
                 attempts += 1

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.5
 REPORT_S = 0.5
 WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests
+WAKES = "pdk/wakes"  # annotation of Endpoints: "true" where a request that finds no address had better wait for one
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Target:
 
     service: str
     weights: dict[str, float] = field(default_factory=dict)
+    wakes: bool = False
     open: int = 0
     most: int = 0  # since the last report
 
@@ -159,7 +161,9 @@ class Routes:
             target = self.table.setdefault(short, Target(f"{body['metadata']['namespace']}/{name}"))
             self.table[long] = target
             addresses = [f"{one['addresses'][0]['ip']}:{one['ports'][0]['port']}" for one in body.get("subsets") or []]
-            weights = json.loads((body["metadata"].get("annotations") or {}).get(WEIGHTS) or "{}")
+            notes = body["metadata"].get("annotations") or {}
+            weights = json.loads(notes.get(WEIGHTS) or "{}")
+            target.wakes = notes.get(WAKES) == "true"
             target.weights = {address: float(weights.get(address, 1.0)) for address in addresses}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

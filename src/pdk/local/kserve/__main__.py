@@ -73,7 +73,7 @@ def set_up(db: sqlite3.Connection, installation: Installation) -> None:
     containers = [{"name": "kserve-container", "image": "pdk/serve"}]
     runtime = {
         "metadata": {"name": "pdk-mar"},
-        "spec": {"supportedModelFormats": formats, "protocolVersions": ["v1"], "containers": containers},
+        "spec": {"supportedModelFormats": formats, "protocolVersions": ["v1", "v2"], "containers": containers},
     }
     service.ensure(db, RUNTIME, "", runtime)
 

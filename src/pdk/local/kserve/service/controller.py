@@ -138,9 +138,11 @@ class Service:
         others = {share.revision.name for share in (*routed, *((Share(self.stable, 0),) if self.stable else ()))} - {latest.name}
         fleet.retry = not any(self.fleets[name].ready for name in others if name in self.fleets)
         for share in routed:
-            self._fleet(share.revision)
+            self._fleet(share.revision)  # it may not run yet
         self._scale(isvc, {*others, latest.name} & self.fleets.keys())
-        await self.records.route([(share, self._fleet(share.revision).ready) for share in routed], self.stable, self.previous)
+        fleets = [(share, self._fleet(share.revision)) for share in routed]
+        wakes = any(found.served and found.failures <= 1 for _, found in fleets)
+        await self.records.route([(share, found.ready) for share, found in fleets], self.stable, self.previous, wakes=wakes)
         await self._retire(isvc, {*others, latest.name})
         await self._report(isvc, fleet, routed)
 

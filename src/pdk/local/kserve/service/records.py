@@ -15,7 +15,7 @@ from pdk.local.kserve.service.rollout import Revision, Share
 from pdk.local.kserve.store import objects
 
 Key = tuple[str, str]  # namespace and name
-STABLE, PREVIOUS, PODS, WEIGHTS = "pdk/stable", "pdk/previous", "pdk/pods", "pdk/weights"
+STABLE, PREVIOUS, PODS, WEIGHTS, WAKES = "pdk/stable", "pdk/previous", "pdk/pods", "pdk/weights", "pdk/wakes"
 
 
 class Records:
@@ -75,14 +75,21 @@ class Records:
         found = objects.get(self.db.reader, ENDPOINTS.resource, self.key[0], f"{self.key[1]}-predictor") or {"metadata": {}}
         return dict(found["metadata"].get("annotations") or {})
 
-    async def route(self, shares: Sequence[tuple[Share, Sequence[Any]]], stable: Revision | None, previous: Revision | None) -> None:
-        """Point the service's Endpoints at replicas, with the weight of each; where there are none the gateway waits for one."""
+    async def route(
+        self, shares: Sequence[tuple[Share, Sequence[Any]]], stable: Revision | None, previous: Revision | None, *, wakes: bool
+    ) -> None:
+        """Point the service's Endpoints at replicas, with the weight of each.
+
+        Args:
+            wakes: whether a request that finds no replica had better wait for one.
+        """
         weights = {f"{replica.host}:{replica.port}": share.percent / len(replicas) for share, replicas in shares for replica in replicas}
         subsets = [{"addresses": [{"ip": one.host}], "ports": [{"port": one.port}]} for _, replicas in shares for one in replicas]
         notes = {
             STABLE: json.dumps(stable.predictor, sort_keys=True) if stable else "",
             PREVIOUS: json.dumps(previous.predictor, sort_keys=True) if previous else "",
             PODS: json.dumps({one.pod: one.revision for _, replicas in shares for one in replicas}, sort_keys=True),
+            WAKES: "true" if wakes else "",
             WEIGHTS: json.dumps(weights, sort_keys=True),
         }
         body = {

@@ -1,0 +1,72 @@
+"""Why a version does not serve, in the words of the pods of a real cluster (the testbed's)."""
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from pdk.engines.kserve import KServe
+from pdk.errors import EngineError
+
+RUNTIME = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: ClusterServingRuntime
+metadata: {{name: {name}}}
+spec:
+  supportedModelFormats: [{{name: {name}, autoSelect: true}}]
+  containers:
+  - name: kserve-container
+    image: {image}
+    imagePullPolicy: IfNotPresent
+    command: [python3, -c, "{code}"]
+    resources: {{requests: {{cpu: 10m, memory: 32Mi}}, limits: {{cpu: 500m, memory: 128Mi}}}}
+"""
+SERVES = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8080)"
+
+
+@pytest.fixture
+def cluster():
+    """The testbed, and a function that makes a service on it."""
+    if not os.environ.get("PDK_TEST_INGRESS") or "KUBECONFIG" not in os.environ:
+        pytest.skip("PDK_TEST_INGRESS names no cluster: the testbed is not up")
+    name = f"p{uuid.uuid4().hex[:8]}"
+
+    def kubectl(*words, stdin=None):
+        return subprocess.run(["kubectl", *words], input=stdin, capture_output=True, text=True, check=False)
+
+    kubectl("create", "namespace", "models")
+    engine = KServe(Path(os.environ["KUBECONFIG"]))
+
+    def roll(*, image="pdk.local/base:1", code=SERVES, uri=None, **predictor):
+        applied = kubectl("apply", "-f", "-", stdin=RUNTIME.format(name=name, image=image, code=code))
+        assert applied.returncode == 0, applied.stderr
+        model = {"modelFormat": {"name": name}, **({"storageUri": uri} if uri else {})}
+        notes = {"pdk/archive-digest": f"{image}{code}{uri}", "serving.kserve.io/deploymentMode": "Standard"}
+        engine.roll("models", name, {"predictor": {"minReplicas": 1, "model": model, **predictor}}, notes)
+        return engine.wait("models", name, 90)
+
+    yield roll
+    kubectl("delete", "isvc", name, "-n", "models", "--ignore-not-found")
+    kubectl("delete", "clusterservingruntime", name, "--ignore-not-found")
+
+
+@pytest.mark.parametrize(
+    ("more", "means"),
+    [
+        ({"image": "pdk.local/no-such-image:1"}, "kserve-container: (ErrImagePull|ImagePullBackOff)"),
+        ({"code": "import sys; sys.exit('the weights are missing')"}, "kserve-container: Error with code 1: .*the weights are missing"),
+        ({"uri": "s3://no-such-bucket/model"}, "storage-initializer: Error with code 1: "),
+        ({"nodeSelector": {"kind": "none"}}, "has no node: .*node"),
+    ],
+)
+def test_a_version_that_cannot_serve_says_why(cluster, more, means):
+    with pytest.raises(EngineError, match=f"(?s){means}"):
+        cluster(**more)
+
+
+def test_a_service_becomes_ready(cluster):
+    status = cluster()
+    assert status.phase == "ready"
+    assert status.url.endswith(".models.example.com")
