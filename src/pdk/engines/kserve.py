@@ -244,16 +244,15 @@ class KServe:
         return False, ""
 
     def _last_lines(self, pod: Any, container: str) -> str:
-        """The end of the log of a container that ended."""
-        try:
-            with _errors():
-                return str(
-                    self._core.read_namespaced_pod_log(
-                        pod.metadata.name, pod.metadata.namespace, container=container, previous=True, tail_lines=LINES
-                    )
-                )
-        except PdkError:
-            return "its log is gone"
+        """The end of the log of a container that ended: of its newest run that has one."""
+        for previous in (False, True):
+            with contextlib.suppress(PdkError), _errors():
+                said = str(self._core.read_namespaced_pod_log(
+                    pod.metadata.name, pod.metadata.namespace, container=container, previous=previous, tail_lines=LINES
+                ))  # fmt: skip
+                if said.strip() and not said.startswith("unable to retrieve container logs"):
+                    return said
+        return "its log is gone"
 
     def wait(self, namespace: str, name: str, timeout_s: float) -> Status:
         """Wait until the newest spec serves.

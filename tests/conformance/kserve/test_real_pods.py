@@ -1,5 +1,6 @@
 """Why a version does not serve, in the words of the pods of a real cluster (the testbed's)."""
 
+import json
 import os
 import subprocess
 import uuid
@@ -16,12 +17,7 @@ kind: ClusterServingRuntime
 metadata: {{name: {name}}}
 spec:
   supportedModelFormats: [{{name: {name}, autoSelect: true}}]
-  containers:
-  - name: kserve-container
-    image: {image}
-    imagePullPolicy: IfNotPresent
-    command: [python3, -c, "{code}"]
-    resources: {{requests: {{cpu: 10m, memory: 32Mi}}, limits: {{cpu: 500m, memory: 128Mi}}}}
+  containers: [{container}]
 """
 SERVES = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8080)"
 
@@ -40,12 +36,17 @@ def cluster():
     engine = KServe(Path(os.environ["KUBECONFIG"]))
 
     def roll(*, image="pdk.local/base:1", code=SERVES, uri=None, **predictor):
-        applied = kubectl("apply", "-f", "-", stdin=RUNTIME.format(name=name, image=image, code=code))
-        assert applied.returncode == 0, applied.stderr
-        model = {"modelFormat": {"name": name}, **({"storageUri": uri} if uri else {})}
+        container = {"name": "kserve-container", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["python3", "-c", code],
+                     "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}}  # fmt: skip
+        if uri is None:
+            spec = {"minReplicas": 1, "containers": [container], **predictor}
+        else:
+            applied = kubectl("apply", "-f", "-", stdin=RUNTIME.format(name=name, container=json.dumps(container)))
+            assert applied.returncode == 0, applied.stderr
+            spec = {"minReplicas": 1, "model": {"modelFormat": {"name": name}, "storageUri": uri}, **predictor}
         notes = {"pdk/archive-digest": f"{image}{code}{uri}", "serving.kserve.io/deploymentMode": "Standard"}
-        engine.roll("models", name, {"predictor": {"minReplicas": 1, "model": model, **predictor}}, notes)
-        return engine.wait("models", name, 90)
+        engine.roll("models", name, {"predictor": spec}, notes)
+        return engine.wait("models", name, 60)
 
     yield roll
     kubectl("delete", "isvc", name, "-n", "models", "--ignore-not-found")
@@ -57,7 +58,7 @@ def cluster():
     [
         ({"image": "pdk.local/no-such-image:1"}, "kserve-container: (ErrImagePull|ImagePullBackOff)"),
         ({"code": "import sys; sys.exit('the weights are missing')"}, "kserve-container: Error with code 1: .*the weights are missing"),
-        ({"uri": "s3://no-such-bucket/model"}, "storage-initializer: Error with code 1: "),
+        ({"uri": "s3://no-such-bucket/model"}, "botocore|storage-initializer: Error with code 1: "),
         ({"nodeSelector": {"kind": "none"}}, "has no node: .*node"),
     ],
 )
