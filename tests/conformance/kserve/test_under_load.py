@@ -62,12 +62,12 @@ class Load:
         self.seen.add(version)
 
 
-def test_no_request_fails_while_versions_come_and_go(service, up):
+def versions_come_and_go(service, up):
+    """Rollouts, rollbacks and crashes of new versions under load; what the load saw."""
     service.apply(service.model(0))
     service.ready()
     url = f"http://127.0.0.1:{up.installation.ports.gateway}/v1/models/m:predict"
     with Load(url, f"{service.name}.models.example.com") as load:
-        answer = 0
         for answer in range(1, ROLLOUTS + 1):
             service.apply(service.model(answer))
             service.ready()
@@ -75,14 +75,19 @@ def test_no_request_fails_while_versions_come_and_go(service, up):
             service.apply(service.model(100 + number), canaryTrafficPercent=50)
             service.ready()
             wait_until(lambda version=f"v{100 + number}": version in load.seen, 30, "the canary's answers")
-            service.apply(service.model(answer))
+            service.apply(service.model(ROLLOUTS))
             service.ready()
         for number in range(CRASHES):
             service.apply(service.model(200 + number, CRASHING))
             wait_until(lambda: (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") == 1, 60, "the failure")
-            service.apply(service.model(answer))
+            service.apply(service.model(ROLLOUTS))
             service.ready()
-        wait_until(lambda: service.answers(10) == {answer: 10}, 20, "the last good version")
+        wait_until(lambda: service.answers(10) == {ROLLOUTS: 10}, 20, "the last good version")
+    return load
+
+
+def test_no_request_fails_while_versions_come_and_go(service, up):
+    load = versions_come_and_go(service, up)
     assert load.problems == []
     assert load.seen >= {f"v{number}" for number in (*range(1, ROLLOUTS + 1), *range(100, 100 + ROLLBACKS))}
     assert load.count > RATE * 30

@@ -1,7 +1,8 @@
-"""From moving a data branch back to the earlier model's answer: ``python bench/revert.py`` writes bench/results/revert.json.
+"""Versions that come and go: ``python bench/rollouts.py`` writes bench/results/rollouts.json.
 
-Two commits are trained and deployed; then the branch goes to and fro between them, which trains nothing. Once with services as they
-are, once with ``--keep-previous``, where the revision before goes on running.
+From moving a data branch back to the earlier model's answer: two commits are trained and deployed, then the branch goes to and fro
+between them, which trains nothing; once with services as they are, once with ``--keep-previous``, where the revision before goes on
+running. And what rollouts, rollbacks and crashing versions do to a steady load.
 """
 
 import json
@@ -16,12 +17,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[0] = str(HERE.parent / "tests")  # not this folder, in which a file has the name of an SDK
-sys.path.insert(1, str(HERE.parent / "tests" / "flow"))
+sys.path[1:1] = [str(HERE.parent / "tests" / place) for place in ("flow", "conformance/kserve")]
 
 import requests  # noqa: E402
 from pachyderm_sdk import Client  # noqa: E402
 from pachyderm_sdk.api import pfs  # noqa: E402
+from services import Services  # noqa: E402
 from test_flow import Flow, pictures  # noqa: E402
+from test_under_load import CRASHES, RATE, ROLLBACKS, ROLLOUTS, versions_come_and_go  # noqa: E402
 
 from conftest import CHECKOUT, Up, deploy_spec, git_repo, train_spec  # noqa: E402
 
@@ -84,11 +87,16 @@ def main():
                              "ratio": round(limit / statistics.median(times), 2), "goal": 1})  # fmt: skip
                 rows.append({"case": f"torch imported in train or deploy, {how}", "unit": "count", "ours": int(torch), "peer": None,
                              "ratio": int(not torch), "goal": 1})  # fmt: skip
+            service = Services(up, "under-load", Path(folder))
+            load = versions_come_and_go(service, up)
+            case = f"requests failed of {load.count:,} at {RATE}/s: {ROLLOUTS} rollouts, {ROLLBACKS} rollbacks, {CRASHES} crashing versions"
+            failed = len(load.problems)
+            rows.append({"case": case, "unit": "count", "ours": failed, "peer": None, "ratio": int(not failed), "goal": 1})
         finally:
             up.stop()
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
     versions = {name: metadata.version(name) for name in ("pdk", "torch", "determined", "pachyderm-sdk", "kubernetes")}
-    target = HERE / "results" / "revert.json"
+    target = HERE / "results" / "rollouts.json"
     target.write_text(json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1) + "\n")
     print(target.read_text())
 
