@@ -152,6 +152,13 @@ def named_determined(environ: Mapping[str, str] | None = None) -> tuple[str, str
     return environ["DET_MASTER"], environ.get("DET_USER") or "determined", environ.get("DET_PASS") or environ.get("DET_PASSWORD") or ""
 
 
+def named_ingress(environ: Mapping[str, str] | None = None) -> tuple[str, int] | None:
+    """Host and port that ``$INGRESS_HOST`` and ``$INGRESS_PORT`` name, as the guide's commands use them."""
+    environ = os.environ if environ is None else environ
+    host, port = environ.get("INGRESS_HOST", ""), environ.get("INGRESS_PORT") or "80"
+    return (host, int(port)) if host and port.isdecimal() else None
+
+
 def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The user's own settings for pip and proxies, which startup hooks need."""
     environ = os.environ if environ is None else environ

@@ -65,10 +65,15 @@ def determined(state: Path | None) -> Determined:
     """The Determined that a command talks to: that of the installation, or any other one that DET_MASTER names."""
     from pdk.engines.determined import Determined
 
+    return Determined(*master(state))
+
+
+def master(state: Path | None) -> tuple[str, str, str]:
+    """URL, user and password of that Determined."""
     if state is None and (named := named_determined()) is not None:
-        return Determined(*named)
+        return named
     found = installation(state)
-    return Determined(f"http://{found.host}:{found.ports.determined}", "determined", found.secret())
+    return f"http://{found.host}:{found.ports.determined}", "determined", found.secret()
 
 
 def show(rows: Sequence[dict[str, Any]], output: str) -> None:

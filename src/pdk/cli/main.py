@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pdk.cli import archives, local, pipelines, predictions, rollouts, storage, trace, verbs, versioned
+from pdk.cli import archives, doctor, local, pipelines, predictions, rollouts, storage, trace, verbs, versioned
 from pdk.cli.common import exit_code
 from pdk.errors import PdkError
 
@@ -25,6 +25,7 @@ predictions.register(app)
 archives.register(app)
 rollouts.register(app)
 trace.register(app)
+doctor.register(app)
 COMMANDS = (versioned,)  # imported for what it puts under the verbs
 
 

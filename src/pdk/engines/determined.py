@@ -217,6 +217,14 @@ class Determined:
             with contextlib.suppress(Conflict):
                 self._call("create the model", lambda: self._sdk.create_model(name, description=description))
 
+    def version(self) -> str:
+        """The master's version."""
+        return self._call("version", lambda: str(bindings.get_GetMaster(self._session).version))
+
+    def slots(self) -> int:
+        """How many slots its agents have."""
+        return self._call("agents", lambda: sum(len(agent.slots or {}) for agent in bindings.get_GetAgents(self._session).agents))
+
     def models(self) -> list[str]:
         """The names of all models."""
         return self._call("models", lambda: [str(model.name) for model in self._sdk.list_models()])

@@ -116,6 +116,29 @@ class KServe:
         """All InferenceServices."""
         return list(self._patiently(self._api.list_cluster_custom_object, PLURAL)["items"])
 
+    def runtimes(self) -> dict[str, tuple[str, ...]]:
+        """The ClusterServingRuntimes, and the model formats of each."""
+        with _errors():
+            found = self._api.list_cluster_custom_object(GROUP, "v1alpha1", "clusterservingruntimes")["items"]
+        return {
+            body["metadata"]["name"]: tuple(str(entry.get("name")) for entry in body["spec"].get("supportedModelFormats") or [])
+            for body in found
+        }
+
+    def try_out(self, namespace: str) -> None:
+        """Have an InferenceService checked as if it were made; none is.
+
+        Raises:
+            PdkError: it would not be taken, with the reason.
+        """
+        model = {"modelFormat": {"name": "mar"}, "storageUri": "s3://pdk/doctor"}
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceService", "metadata": {"name": "pdk-doctor", "namespace": namespace},
+            "spec": {"predictor": {"model": model}},
+        }  # fmt: skip
+        with _errors():
+            self._api.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body, dry_run="All")
+
     def pod_logs(self) -> Iterator[str]:
         """The lines that the pods of all InferenceServices have printed."""
         with _errors():

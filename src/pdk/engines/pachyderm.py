@@ -98,6 +98,17 @@ class Pachyderm:
     def _commit(self, project: str, repo: str, id_: str) -> pfs.Commit:
         return pfs.Commit(repo=pfs.Repo(name=repo, type="user", project=pfs.Project(name=project)), id=id_)
 
+    def version(self) -> str:
+        """The server's version."""
+        with mapped_errors(self.address):
+            found = self._client.get_version()
+        return f"{found.major}.{found.minor}.{found.micro}"
+
+    def count_repos(self) -> int:
+        """How many repos this token may see."""
+        with mapped_errors(self.address):
+            return sum(1 for _ in self._client.pfs.list_repo(type="user"))
+
     def commit(self, project: str, repo: str, id_: str) -> DataCommit:
         """A finished commit with the hash of its content.
 
