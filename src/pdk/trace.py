@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,7 @@ class Trace:
                     found.append(self.version(model, version))
         return found
 
-    def find(self, what: str, lines: Iterable[str]) -> Sequence[Node]:
+    def find(self, what: str, lines: Callable[[], Iterable[str]]) -> Sequence[Node]:
         """Whatever `what` names: a request, a model, MODEL@VERSION, or a commit.
 
         Raises:
@@ -152,6 +152,6 @@ class Trace:
             return found
         if found := self.commit(what):
             return found
-        if (entry := request(what, lines)) is not None:
+        if (entry := request(what, lines())) is not None:
             return [self.request(entry)]
         raise NotFound(f"{what!r} is no request in the log, no model or version in the registry, and no commit that a model learned from")

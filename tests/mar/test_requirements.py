@@ -32,6 +32,7 @@ def test_what_cannot_be_resolved_says_so(tmp_path):
 
 def test_what_is_installed_is_compared():
     assert check(f"numpy=={metadata.version('numpy')} --hash=sha256:0\n") == []
-    assert check("numpy==1.0.0 \\\n    --hash=sha256:0\n") == [f"numpy 1.0.0 was locked, and {metadata.version('numpy')} is installed"]
-    with pytest.raises(UserError, match=r"needs nothing-like-it 2\.0, which is not installed"):
+    assert check("numpy==1.0.0 \\\n    --hash=sha256:0\n") == [f"numpy==1.0.0 was asked for, and {metadata.version('numpy')} is installed"]
+    with pytest.raises(UserError, match=r"needs nothing-like-it==2\.0, which is not installed"):
         check("nothing-like-it==2.0\n")
+    assert check('nothing-like-it==2.0 ; sys_platform == "win32" --hash=sha256:0\n') == []

@@ -37,13 +37,14 @@ def trace(
     """Show the chain from a prediction to the files that its model learned from, or from a commit to what serves it."""
     from pdk.trace import Engines, Trace, counted
 
-    try:
-        lines = list(log_lines(state))
-    except PdkError as error:
-        typer.secho(f"the request log cannot be read: {error}", fg="yellow", err=True)
-        lines = []
+    def lines() -> Iterable[str]:
+        try:
+            yield from log_lines(state)
+        except PdkError as error:
+            typer.secho(f"the request log cannot be read: {error}", fg="yellow", err=True)
+
     engines = Engines(pachyderm(state), determined(state), kserve(state))
-    found = Trace(engines, counted(lines)).find(what, lines)
+    found = Trace(engines, counted(lines())).find(what, lines)
     if output == "json":
         typer.echo(json.dumps(found, indent=1, default=str))
         return

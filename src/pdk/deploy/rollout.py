@@ -32,9 +32,10 @@ def spec_for(job: Job, uri: str) -> dict[str, Any]:
 
 def annotations_for(job: Job, digest: str, version: str) -> dict[str, str]:
     """The annotations of the InferenceService: what is served, and how."""
-    made = {DIGEST: digest, MODEL_VERSION: version, MODE: job.mode}
-    if job.keep_previous_s:
-        made["pdk/keep-previous-s"] = str(job.keep_previous_s)
-    if job.log_sample:
-        made["pdk/request-log-sample"] = f"{job.log_sample:g}"
-    return made
+    return {
+        DIGEST: digest,
+        MODEL_VERSION: version,
+        MODE: job.mode,
+        "pdk/keep-previous-s": str(job.keep_previous_s),  # always said, so that what an earlier run asked for ends
+        "pdk/request-log-sample": f"{job.log_sample:g}",
+    }

@@ -26,6 +26,8 @@ CANARY = "canaryTrafficPercent"
 ATTEMPTS = 5  # of an update that somebody else was faster than
 POLL_S = 0.3
 PATIENCE_S = 60.0  # how long the API may be away
+HASH = "pod-template-hash"  # label: the revision of a Deployment that a pod is of
+SURE_S = 3.0  # for which pods must look hopeless: right after an update they may still be those of the version before
 HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 RESTARTS = 1  # of a container that ended with an error: the second time is no accident
 LINES = 20
@@ -91,7 +93,7 @@ class KServe:
                 config.load_config()
         except (config.ConfigException, OSError) as error:
             raise UserError(f"no way to the Kubernetes API: {error}; give --k8s-config-file or set KUBECONFIG") from error
-        self._api, self._core = client.CustomObjectsApi(), client.CoreV1Api()
+        self._api, self._core, self._apps = client.CustomObjectsApi(), client.CoreV1Api(), client.AppsV1Api()
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """A call of the API, repeated while nobody answers: an API server may be just starting again.
@@ -142,7 +144,9 @@ class KServe:
     def pod_logs(self) -> Iterator[str]:
         """The lines that the pods of all InferenceServices have printed."""
         with _errors():
-            for pod in self._core.list_pod_for_all_namespaces(label_selector="serving.kserve.io/inferenceservice").items:
+            listed = self._core.list_pod_for_all_namespaces(label_selector="serving.kserve.io/inferenceservice").items
+        for pod in listed:
+            with contextlib.suppress(PdkError), _errors():  # one that is only starting has none
                 meta = pod.metadata
                 yield from str(self._core.read_namespaced_pod_log(meta.name, meta.namespace, container=RUNTIME_CONTAINER)).splitlines()
 
@@ -152,7 +156,8 @@ class KServe:
         """Create an InferenceService or bring it to `spec`; one that carries the same digest and spec is left alone.
 
         Args:
-            canary: percent of the requests that the new version gets; the rest stays with the one that was rolled out last.
+            canary: percent of the requests that the new version gets; the rest stays with the one that was rolled out last. The first
+                version of a service gets all of them.
 
         Raises:
             UserError: the cluster refuses the spec, or the service's mode has no canaries.
@@ -168,17 +173,18 @@ class KServe:
                     f"InferenceService {namespace}/{name} is a {mode} deployment, which KServe does not change to {annotations[MODE]}; "
                     f"delete it first, or leave --deployment-mode at {mode}"
                 )
-            if noted.get(DIGEST) == annotations.get(DIGEST) and present["spec"] == wanted:
+            if present["spec"] == wanted and all(noted.get(key) == value for key, value in annotations.items()):
                 return False
             changed = {**noted, **annotations}
-            if noted.get(DIGEST) != annotations.get(DIGEST) and CANARY not in present["spec"]["predictor"]:
-                changed[PREVIOUS] = _remembered(present)
+            alone = present["spec"]["predictor"].get(CANARY) in (None, 100)
+            if noted.get(DIGEST) != annotations.get(DIGEST) and alone and status_of(present).phase == "ready":
+                changed[PREVIOUS] = _remembered(present)  # what served; one that never did is nothing to go back to
             present["metadata"]["annotations"], present["spec"] = changed, wanted
             return True
 
         body = {
             "apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceService",
-            "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)}, "spec": wanted,
+            "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)}, "spec": dict(spec),
         }  # fmt: skip
         return self._edit(namespace, name, edit, otherwise=body)
 
@@ -213,10 +219,13 @@ class KServe:
         Raises:
             UserError: no version has a share.
         """
+        tried = False  # an update whose answer was lost is seen again as done
 
         def edit(present: dict[str, Any]) -> bool:
-            if present["spec"]["predictor"].pop(CANARY, None) is None:
+            nonlocal tried
+            if present["spec"]["predictor"].pop(CANARY, None) is None and not tried:
                 raise UserError(f"InferenceService {namespace}/{name} has no canary; its newest version has all requests already")
+            tried = True
             return True
 
         return self._edit(namespace, name, edit)
@@ -227,10 +236,13 @@ class KServe:
         Raises:
             UserError: none is known.
         """
+        before: dict[str, Any] = {}  # decided once: an update whose answer was lost must not lead forward again
 
         def edit(present: dict[str, Any]) -> bool:
             notes = present["metadata"].setdefault("annotations", {})
-            before = json.loads(notes.get(PREVIOUS) or "{}")
+            if before and present["spec"]["predictor"] == before["predictor"]:
+                return False
+            before.update(before or json.loads(notes.get(PREVIOUS) or "{}"))
             if not before:
                 raise UserError(f"InferenceService {namespace}/{name} has had no version before this one")
             notes[PREVIOUS] = "" if CANARY in present["spec"]["predictor"] else _remembered(present)
@@ -247,13 +259,28 @@ class KServe:
                 listed = self._core.list_namespaced_pod(namespace, label_selector=f"serving.kserve.io/inferenceservice={name}").items
         except PdkError:  # its owner may not look at pods: then the status has to do
             return False, ""
+        newest = self._newest_hash(namespace, name)
+        listed = [pod for pod in listed if not pod.metadata.deletion_timestamp and newest in ("", (pod.metadata.labels or {}).get(HASH))]
         found = [said for pod in sorted(listed, key=lambda pod: str(pod.metadata.name)) if (said := self._of_pod(pod))[1]]
         return max(found, default=(False, ""), key=lambda said: said[0])
+
+    def _newest_hash(self, namespace: str, name: str) -> str:
+        """The label value that the pods of the newest revision have; empty where no Deployment made them."""
+        try:
+            with _errors():
+                found = self._apps.list_namespaced_replica_set(namespace, label_selector=f"serving.kserve.io/inferenceservice={name}").items
+        except PdkError:
+            return ""
+        number = "deployment.kubernetes.io/revision"
+        newest = max(found, key=lambda one: int((one.metadata.annotations or {}).get(number, 0)), default=None)
+        return str((newest.metadata.labels or {}).get(HASH, "")) if newest else ""
 
     def _of_pod(self, pod: Any) -> tuple[bool, str]:
         """The same of one pod: its image, its storage initializer, its crash with its last lines, its place."""
         states = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
         for state in states:
+            if state.state and state.state.running:
+                continue  # whatever it died of is over
             waiting = state.state.waiting if state.state else None
             ended = (state.state.terminated if state.state else None) or (state.last_state.terminated if state.last_state else None)
             if waiting and waiting.reason in HOPELESS:
@@ -283,7 +310,7 @@ class KServe:
         Raises:
             EngineError: it failed, or did not within `timeout_s`; in the predictor's own words.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, since = time.monotonic() + timeout_s, None
         while True:
             body = self.find(namespace, name)
             if body is None:
@@ -296,7 +323,8 @@ class KServe:
                     f"InferenceService {namespace}/{name}: the new version does not serve, earlier ones go on: {status.message}"
                 )
             hopeless, said = self.problem(namespace, name)
-            if hopeless:
+            since = (since or time.monotonic()) if hopeless else None
+            if since is not None and time.monotonic() - since >= SURE_S:
                 raise EngineError(f"InferenceService {namespace}/{name}: the new version does not serve, earlier ones go on: {said}")
             if time.monotonic() > deadline:
                 raise EngineError(f"InferenceService {namespace}/{name} was not ready after {timeout_s:g} s: {said or status.message}")

@@ -12,16 +12,35 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from pdk.errors import UserError
 
 LIMIT_S = 600.0
-LOCKED = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+
+
+def parsed(text: str) -> list[Requirement]:
+    """The requirements of a file, without options and hashes.
+
+    Raises:
+        UserError: a line is none.
+    """
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        spelled = re.split(r"\s--|(?:^|\s)#", line)[0].strip()
+        if not spelled or spelled.startswith("-"):
+            continue
+        try:
+            found.append(Requirement(spelled))
+        except InvalidRequirement as error:
+            raise UserError(f"the requirement {spelled!r} cannot be read: {error}") from error
+    return found
 
 
 def is_locked(text: str) -> bool:
     """Whether every requirement names one version with its hashes."""
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.strip().startswith("#")]
-    return all(LOCKED.match(line) and "--hash=" in line for line in lines)
+    return bool(lines) and all("==" in line and "--hash=" in line for line in lines)
 
 
 def lock(path: Path) -> bytes:
@@ -57,13 +76,14 @@ def check(text: str) -> list[str]:
         UserError: a package is missing.
     """
     different = []
-    for name, version in LOCKED.findall(text):
+    for wanted in parsed(text):
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue  # for another platform
         try:
-            present = metadata.version(name)
+            present = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            raise UserError(
-                f"the model needs {name} {version}, which is not installed where it is to be served; add it to the serving image"
-            ) from None
-        if present != version:
-            different.append(f"{name} {version} was locked, and {present} is installed")
+            what = f"the model needs {wanted.name}{wanted.specifier}, which is not installed where it is to be served"
+            raise UserError(f"{what}; add it to the serving image") from None
+        if not wanted.specifier.contains(present, prereleases=True):
+            different.append(f"{wanted.name}{wanted.specifier} was asked for, and {present} is installed")
     return different

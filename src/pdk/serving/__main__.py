@@ -62,13 +62,14 @@ def plans(options: argparse.Namespace) -> list[Plan]:
         raise UserError("--workers and --threads must be at least 1")
     if options.grpc_port and len(archives) > 1:
         raise UserError(f"--grpc-port needs a store with one model; {options.model_dir} holds {len(archives)}")
-    return [
-        Plan(
-            str(options.model_dir), str(path), -1, -1, f"{options.host}:{options.grpc_port}" if options.grpc_port else "", options.threads,
-            str(options.request_log or ""), options.request_log_sample, options.request_log_hours,
-        )
-        for path in archives
-    ]  # fmt: skip
+    shared = {
+        "grpc": f"{options.host}:{options.grpc_port}" if options.grpc_port else "",
+        "threads": options.threads,
+        "request_log": str(options.request_log or ""),
+        "request_log_sample": options.request_log_sample,
+        "request_log_hours": options.request_log_hours,
+    }
+    return [Plan(str(options.model_dir), str(path), -1, -1, **shared) for path in archives]
 
 
 @contextlib.contextmanager

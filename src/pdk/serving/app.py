@@ -55,6 +55,11 @@ def encoded(content: Any) -> bytes:
         raise TypeError(f"the model's answer cannot be sent as JSON: {error}") from error
 
 
+def request_id(given: str) -> str:
+    """The ID that a client gave its request, where it fits into a header; otherwise a new one."""
+    return given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
+
+
 class Protocol:
     """Answers for one model."""
 
@@ -108,8 +113,7 @@ class Protocol:
         return Starlette(routes=routes, exception_handlers={Refused: self.refuse, HTTPException: self.missing, Exception: self.crash})
 
     def _headers(self, request: Request) -> dict[str, str]:
-        given = request.headers.get("x-request-id", "")
-        return {**self.headers, "x-request-id": given if 0 < len(given) <= 128 and given.isprintable() else str(uuid.uuid4())}
+        return {**self.headers, "x-request-id": request_id(request.headers.get("x-request-id", ""))}
 
     def _error(self, request: Request, status: int, message: str) -> JSONResponse:
         headers = getattr(request.state, "headers", None) or self._headers(request)

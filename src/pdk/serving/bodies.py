@@ -26,9 +26,9 @@ async def read(request: Request, settings: Serving) -> bytes:
         Refused: it is too large (413), comes too slowly (408), or does not come whole (400).
     """
     try:
-        first = await request.receive()  # mostly all of it
-        if first.get("more_body"):
-            async with asyncio.timeout(settings.receive_s):
+        async with asyncio.timeout(settings.receive_s):
+            first = await request.receive()  # mostly all of it
+            if first.get("more_body"):
                 return await _read_on(request, first, settings.body_limit)
     except TimeoutError:
         raise Refused(408, f"the request did not arrive within {settings.receive_s:g} s") from None

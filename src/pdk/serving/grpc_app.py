@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +12,7 @@ import grpc
 
 from pdk.errors import UserError
 from pdk.serving import tensors
-from pdk.serving.app import EXTENSIONS, Protocol
+from pdk.serving.app import EXTENSIONS, Protocol, request_id
 from pdk.serving.oip import SERVICE, messages
 from pdk.serving.runner import Refused
 
@@ -106,7 +105,7 @@ class Service:
     async def infer(self, request: Any, context: Any) -> Any:
         """A prediction: counted, timed, noted, with where it comes from in the initial metadata."""
         given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        headers = {**self.protocol.headers, "x-request-id": given.get("x-request-id") or request.id or str(uuid.uuid4())}
+        headers = {**self.protocol.headers, "x-request-id": request_id(given.get("x-request-id") or request.id)}
         await context.send_initial_metadata(tuple(headers.items()))
         began, code, said = time.perf_counter(), 500, b""
         try:

@@ -94,7 +94,15 @@ class Model:
 
     def explain(self, instances: Instances, context: Context) -> Any:
         """What the handler, or Captum, says to explain its answers."""
-        return explain.explain(self.handler.made, self.loaded, instances, context)
+        made = self.handler.made
+        serving = getattr(made, "model", None)
+        if made is not None and serving is not self.loaded:
+            vars(made)["model"] = self.loaded
+        try:
+            return explain.explain(made, self.loaded, instances, context)
+        finally:
+            if made is not None and serving is not self.loaded:
+                vars(made)["model"] = serving
 
     @staticmethod
     def checked(answer: Any, count: int) -> list[Any]:

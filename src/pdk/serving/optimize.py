@@ -29,6 +29,8 @@ class Recorder:
         self.seen.append(made)
         return made
 
+    forward = __call__
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
@@ -50,6 +52,7 @@ def optimize(handler: Any, ask: Ask) -> None:
         faster = _faster(given)
         after = _outputs(handler, faster, ask)
         why = "" if alike(after, before) else f"its outputs differ by more than {TOLERANCE:g}"
+        why = why if before else "the handler does not call it for the example"
     except Exception as error:  # noqa: BLE001 - whatever it is, the model as given works
         why = str(error).splitlines()[0]
     if why:

@@ -15,6 +15,7 @@ class Plan:
         archive: the archive that it serves.
         listen: file descriptor of the socket that it accepts on, shared with the model's other workers.
         report: file descriptor of a stream socket: the worker says on it that it answers, and ends when the supervisor's end closes.
+        scratch: an empty folder to unpack into; the supervisor removes it, whatever becomes of the worker.
         grpc: ``HOST:PORT`` of the V2 protocol over gRPC; empty where it is not asked for.
         threads: of torch.
         request_log: folder of the request log; empty: none.
@@ -26,6 +27,7 @@ class Plan:
     archive: str
     listen: int
     report: int
+    scratch: str = ""
     grpc: str = ""
     threads: int = 1
     request_log: str = ""

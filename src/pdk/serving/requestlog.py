@@ -20,6 +20,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 FLUSH_S = 0.25
+EXPIRE_S = 600.0  # between two looks for files that are too old
 WAITING = 100_000  # lines that wait to be written; more are dropped, oldest first, or memory would grow without bound
 SHOWN = 64 << 10  # bytes of a body that are kept
 PRINTED = Path("-")
@@ -47,7 +48,9 @@ class RequestLog:
         """Remember a request: its headers as answered, how it went, and what was asked and answered."""
         if self.folder is not None:
             kept = self.sample > 0 and random.random() < self.sample  # noqa: S311 - a sample, not a secret
-            self._lines.append((time.time(), headers, protocol, code, seconds, *((body, answer) if kept else ())))
+            self._lines.append(
+                (time.time(), headers, protocol, code, seconds, *((body[:SHOWN], len(body), answer[:SHOWN], len(answer)) if kept else ()))
+            )
 
     def close(self) -> None:
         """Write what is left."""
@@ -56,8 +59,12 @@ class RequestLog:
             self._thread.join(10)
 
     def _work(self) -> None:
+        looked = 0.0
         while not self._closed.wait(FLUSH_S):
             self._flush()
+            if self.folder != PRINTED and time.monotonic() - looked > EXPIRE_S:
+                looked = time.monotonic()
+                self._expire(datetime.now(UTC))
         self._flush()
 
     def _flush(self) -> None:
@@ -71,18 +78,17 @@ class RequestLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{datetime.now(UTC):{NAMED}}-{os.getpid()}.jsonl").open("a") as file:
                 file.write("".join(f"{line}\n" for line in lines))
-            self._expire(datetime.now(UTC))
         except OSError as error:
             log.warning("%d requests could not be noted: %s", len(lines), error)
 
     @staticmethod
-    def _line(at: float, headers: Mapping[str, str], protocol: str, code: int, seconds: float, *bodies: bytes) -> str:
+    def _line(at: float, headers: Mapping[str, str], protocol: str, code: int, seconds: float, *bodies: Any) -> str:
         said: dict[str, Any] = {"time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"), **headers}
         said |= {"protocol": protocol, "code": code, "ms": round(seconds * 1000, 2)}
-        for name, content in zip(("request", "response"), bodies, strict=False):
-            said[name] = content[:SHOWN].decode(errors="replace")
-            if len(content) > SHOWN:
-                said[f"{name}_bytes"] = len(content)
+        for name, content, size in zip(("request", "response"), bodies[::2], bodies[1::2], strict=False):
+            said[name] = content.decode(errors="replace")
+            if size > SHOWN:
+                said[f"{name}_bytes"] = size
         return json.dumps(said, ensure_ascii=False)
 
     def _expire(self, now: datetime) -> None:

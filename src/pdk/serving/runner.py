@@ -60,11 +60,17 @@ class Waiting:
             self.answer.set_result(result)
 
 
-def _meaning(error: Exception) -> Exception:
-    """What a handler's error means to who asked."""
+def _meaning(error: BaseException) -> Exception:
+    """What a handler's error means to who asked; what futures and loops take for their own comes as something else."""
     if isinstance(error, ValueError):
         return Refused(400, str(error))
-    return Refused(501, str(error)) if isinstance(error, NotOffered) else error
+    if isinstance(error, NotOffered):
+        return Refused(501, str(error))
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration | TimeoutError | asyncio.CancelledError):
+        return error
+    made = RuntimeError(f"{type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
 
 
 class Runner:
@@ -155,7 +161,7 @@ class Runner:
             self.metrics.stages["queue"].observe(began - one.since)
         try:
             answers = self._handle(batch, self.model.explain if batch[0].explain else self.model.handle)
-        except Exception as error:  # noqa: BLE001 - the handler may raise anything
+        except BaseException as error:  # noqa: BLE001 - the handler may raise anything, or call sys.exit
             if len(batch) > 1:
                 for one in batch:
                     self._answer([one])

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -115,7 +116,6 @@ class Supervisor:
         """One worker of a group, again and again."""
         served = False
         while not self._ending.is_set():
-            began = time.monotonic()
             code, said = await self._run(group)
             if self._ending.is_set():
                 return
@@ -125,7 +125,7 @@ class Supervisor:
             served = served or bool(said)
             if not served:
                 raise UserError(f"{what} before it answered; its last lines above say why")
-            group.deaths.append(began)
+            group.deaths.append(time.monotonic())
             recent = [at for at in group.deaths if at > time.monotonic() - Serving.crash_window_s]
             if len(recent) >= Serving.crash_limit:
                 often = f"for the {len(recent)}th time within {Serving.crash_window_s:g} s"
@@ -136,8 +136,12 @@ class Supervisor:
 
     async def _run(self, group: Group) -> tuple[int, dict[str, str]]:
         """One life of a worker: its exit status, and what it said."""
+        with tempfile.TemporaryDirectory(prefix="pdk-serving-", ignore_cleanup_errors=True) as scratch:
+            return await self._live(group, scratch)
+
+    async def _live(self, group: Group, scratch: str) -> tuple[int, dict[str, str]]:
         ours, theirs = socket.socketpair()
-        plan = replace(group.plan, listen=group.sock.fileno(), report=theirs.fileno())
+        plan = replace(group.plan, listen=group.sock.fileno(), report=theirs.fileno(), scratch=scratch)
         shared = {"PROMETHEUS_MULTIPROC_DIR": str(self.metrics)} if self.metrics else {}
         environment = environment_with({"OMP_NUM_THREADS": str(plan.threads), **shared}, defaults=ALLOCATOR)
         process = await asyncio.create_subprocess_exec(
@@ -145,6 +149,8 @@ class Supervisor:
         )
         theirs.close()
         self._running.add(process)
+        if self._ending.is_set():  # while it was being started
+            process.terminate()
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             said = json.loads(await reader.readline() or b"{}")

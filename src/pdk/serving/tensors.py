@@ -198,7 +198,7 @@ def from_binary(name: str, kind: Any, shape: Sequence[int], raw: bytes) -> Tenso
     if len(raw) != math.prod(shape) * dtype.itemsize:
         wanted = math.prod(shape) * dtype.itemsize
         raise UserError(f"input {name!r}: a {kind} tensor of shape {list(shape)} has {wanted:,} bytes, not {len(raw):,}")
-    return Tensor(name, np.frombuffer(raw, dtype).reshape(shape))
+    return Tensor(name, np.frombuffer(bytearray(raw), dtype).reshape(shape))
 
 
 def _dtype(name: str, kind: Any) -> Any:
@@ -264,7 +264,10 @@ def answer(request: Mapping[str, Any], outputs: Sequence[Tensor], head: Mapping[
         else:
             made["data"] = tensor.values()
         listed.append(made)
-    header = json.dumps({**head, "outputs": listed}).encode()
+    try:
+        header = json.dumps({**head, "outputs": listed}, allow_nan=False).encode()
+    except ValueError as error:
+        raise TypeError(f"the model's answer cannot be sent as JSON, ask for binary data: {error}") from error
     return header + b"".join(raw), len(header) if raw else None
 
 

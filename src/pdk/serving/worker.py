@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
 import uvloop
@@ -69,19 +68,18 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # broken forms are answered, and would fill the log
     report = socket.socket(fileno=plan.report)
-    with tempfile.TemporaryDirectory(prefix="pdk-serving-") as scratch:
-        try:
-            import torch
+    try:
+        import torch
 
-            torch.set_num_threads(plan.threads)
-            model = Model(Path(plan.store), Path(plan.archive), Path(scratch))
-            model.warm_up()
-        except PdkError as error:
-            report.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
-            sys.exit(3)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: the garbage collector need not look at it again and again
-        uvloop.run(serve(model, plan, report))
+        torch.set_num_threads(plan.threads)
+        model = Model(Path(plan.store), Path(plan.archive), Path(plan.scratch))
+        model.warm_up()
+    except PdkError as error:
+        report.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
+        sys.exit(3)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the garbage collector need not look at it again and again
+    uvloop.run(serve(model, plan, report))
     sys.stderr.flush()
     os._exit(0)  # a handler that is still at work in its thread, or threads of its own, must not keep the process
 

@@ -17,6 +17,7 @@ HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
 ) | {"content-length"}
 ATTEMPTS = 5
+DROPPED = 2  # times that a request may be sent again after a predictor took it and went away: it may be what it died of
 START_S = 60.0  # that a request waits for the first replica of a service that was scaled to zero
 RETRY_S = 0.2
 BODY_LIMIT = 64 << 20  # bytes that are kept to be sent again
@@ -44,7 +45,12 @@ class Proxy:
 
     async def _answer(self, request: Request, host: str, body: bytes) -> Response:
         """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
-        attempts, problem, deadline = 0, "it has no replica that is ready; kubectl describe isvc says why", time.monotonic() + START_S
+        attempts, dropped, problem, deadline = (
+            0,
+            0,
+            "it has no replica that is ready; kubectl describe isvc says why",
+            time.monotonic() + START_S,
+        )
         while attempts < ATTEMPTS and time.monotonic() < deadline:
             target = self.routes.find(host)
             if target is None:
@@ -57,8 +63,11 @@ class Proxy:
                 attempts += 1
                 try:
                     return await self._forward(request, address, body)
-                except (aiohttp.ClientConnectionError, aiohttp.ServerDisconnectedError) as error:
+                except aiohttp.ClientConnectionError as error:
                     problem = str(error)
+                    dropped += not isinstance(error, aiohttp.ClientConnectorError)
+                    if dropped > DROPPED:
+                        break
                 except TimeoutError:
                     return JSONResponse({"error": f"the predictor did not answer within {ANSWER_S:g} s"}, 504)
             await self.routes.wait_for_change(RETRY_S)

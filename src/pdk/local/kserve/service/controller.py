@@ -99,14 +99,20 @@ class Service:
             sample = 0.0
         place = Place(self.folder / pod, self.home / "models", self.home / "requests" / self.key[0] / self.key[1], sample, self.hide)
         restarts = self.fleets[revision.name].failures if revision.name in self.fleets else 0
+        made: Predictor | None = None
         try:
             made = await predictors.bring_up(self.db.reader, self.key[0], revision, place)
+            await self.records.pod(pod, "Running", ready=True, restarts=restarts)
         except LoadFailed as error:
             await self.records.pod(pod, "Failed", ready=False, reason=error.reason, restarts=restarts)
             raise
+        except BaseException:  # nobody waits for it any more
+            if made is not None:
+                await asyncio.shield(process.stop(made.handle))
+            await asyncio.shield(self.records.delete(POD, pod))
+            raise
         finally:
             self._starting.discard(pod)
-        await self.records.pod(pod, "Running", ready=True, restarts=restarts)
         return made
 
     async def _gone(self, replica: Predictor) -> None:
@@ -129,14 +135,16 @@ class Service:
         answers = bool(fleet.ready) or fleet.asleep
         if not answers:
             self._settling = None
-        if answers and rollout.percent_of(isvc) == 100 and self._has_settled(latest):
+        if answers and shares == [Share(latest, 100)] and self._has_settled(latest):
             if self.stable is None or self.stable.name != latest.name:
                 self.previous = self.stable
                 await self.records.event("InferenceServiceReady", f"InferenceService [{self.key[1]}] is Ready")
             self.stable = latest  # or how many replicas it has has changed
         routed = rollout.now(shares, self.stable, answers=answers)
         others = {share.revision.name for share in (*routed, *((Share(self.stable, 0),) if self.stable else ()))} - {latest.name}
-        fleet.retry = not any(self.fleets[name].ready for name in others if name in self.fleets)
+        for name in others & self.fleets.keys():
+            self.fleets[name].retry = True
+        fleet.retry = not any(self.fleets[name].ready for name in others & self.fleets.keys())
         for share in routed:
             self._fleet(share.revision)  # it may not run yet
         self._scale(isvc, {*others, latest.name} & self.fleets.keys())
@@ -287,6 +295,9 @@ class Controller:
                     await found.remove()
                     return
                 await found.step(isvc)
+        except Exception:
+            log.exception("isvc %s/%s", *key)
+            await asyncio.sleep(POLL_S)  # before it is looked at anew
         finally:
             del self.services[key]
             await asyncio.shield(found.stop())

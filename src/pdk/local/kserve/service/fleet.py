@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the gateway hears of it within milliseconds
 DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
+TRIAL_S = 10.0  # a replica that dies sooner was never good; where another revision serves, it is not started again
 POLL_S = 0.25
 Start = Callable[[Revision], Awaitable[Predictor]]
 
@@ -42,6 +43,8 @@ class Fleet:
         self.failures = 0
         self.changed = time.monotonic()
         self._start, self._changes, self._gone = start, changes, gone
+        self._began: dict[str, float] = {}  # since when a pod has been answering
+        self._proven = False  # whether the replica that died last had answered for a while
         self._leaving: set[asyncio.Task[None]] = set()
         self._seen: list[str] = []
         self._task = asyncio.create_task(self._run(), name=f"fleet {revision.name}")
@@ -49,7 +52,7 @@ class Fleet:
     def adopt(self, found: Predictor) -> None:
         """Take in a replica that an earlier server left running."""
         self.replicas.append(found)
-        self.served = True
+        self.served, self._wanted = True, len(self.replicas)
 
     def scale(self, wanted: int) -> None:
         """Have so many replicas."""
@@ -70,19 +73,25 @@ class Fleet:
     @property
     def given_up(self) -> bool:
         """Whether it failed and is not tried again."""
-        return self.failure is not None and not self.retry and not self.replicas
+        return self.failure is not None and not self.retry and not self.replicas and not self._proven
 
     async def _run(self) -> None:
         while True:
-            await self._reap()
-            if len(self.replicas) < self._wanted and not self.given_up:
-                await self._add()
-            while len(self.replicas) > self._wanted:
-                self._leave(self.replicas.pop())
-                self._told()
+            try:
+                await self._look()
+            except Exception:  # a full disk, say: the next look may find it mended
+                log.exception("revision %s", self.revision.name)
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), POLL_S)
+
+    async def _look(self) -> None:
+        await self._reap()
+        if len(self.replicas) < self._wanted and not self.given_up:
+            await self._add()
+        while len(self.replicas) > self._wanted:
+            self._leave(self.replicas.pop())
+            self._told()
 
     async def _reap(self) -> None:
         ready = [replica.pod for replica in self.ready]
@@ -93,6 +102,7 @@ class Fleet:
             if (ended := process.status(replica.handle)) is not None:
                 self.replicas.remove(replica)
                 self.failures += 1
+                self._proven = time.monotonic() - self._began.get(replica.pod, 0.0) > TRIAL_S
                 self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
                 self._told()
                 await self._gone(replica)
@@ -101,7 +111,9 @@ class Fleet:
         if self.failures:
             await asyncio.sleep(RESTART_S[min(self.failures - 1, len(RESTART_S) - 1)])
         try:
-            self.replicas.append(await self._start(self.revision))
+            made = await self._start(self.revision)
+            self.replicas.append(made)
+            self._began[made.pod] = time.monotonic()
         except LoadFailed as error:
             self.failure, self.failures = error, self.failures + 1
         except Exception as error:  # the service must say why, whatever went wrong; the log has the rest

@@ -48,7 +48,7 @@ class Predictor:
     @property
     def answers(self) -> bool:
         """Whether it answers at this moment."""
-        return (self.handle.run_dir / READY).exists()
+        return (self.handle.run_dir / READY).exists() and process.status(self.handle) is None
 
     @property
     def url(self) -> str:

@@ -77,10 +77,10 @@ def replicas(isvc: Mapping[str, Any], demand: Demand, present: int, since: float
         since: when their number was changed last; it only falls a window after that.
     """
     least, most = bounds(isvc)
-    if least == most:
-        return least
     window, target = window_of(isvc), target_of(isvc)
     demand.forget(now - window)
+    if least == most:
+        return least
     urgent = math.ceil(demand.mean(now, PANIC_S) / target)
     if urgent > present:
         return min(most, urgent)

@@ -46,6 +46,8 @@ def check_isvc(body: Json, *, strict: bool) -> None:
     if not isinstance(spec, dict) or not isinstance(spec.get("predictor"), dict):
         raise invalid(ISVC, name, "spec.predictor", "Required value", "FieldValueRequired")
     for path, part in (("spec", spec), ("spec.predictor", spec["predictor"])):
+        for key in [key for key, value in part.items() if value is None]:
+            del part[key]  # as good as not said
         _check_fields(path, part, strict=strict)
     for key in ("transformer", "explainer"):
         if key in spec:
