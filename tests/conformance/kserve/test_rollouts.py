@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from conformance.kserve.services import HANDLER
 from conftest import wait_until
+from pdk.engines.kserve import KServe
+from pdk.errors import EngineError, UserError
 
 BROKEN = "raise OSError('no weights here')\n"
 
@@ -51,6 +54,40 @@ def test_a_canary_is_rolled_back_and_another_follows(service):
     service.ready()
     assert service.answers(20) == {1: 20}
     wait_until(lambda: len(service.pods()) == 1, 30, "the end of the canary's pod")
+
+
+def test_services_that_always_ask_for_a_share(service):
+    service.apply(service.model(1), canaryTrafficPercent=20)
+    service.ready()
+    assert service.traffic() == [100]
+    service.apply(service.model(2), canaryTrafficPercent=20)
+    while service.get()["status"].get("observedGeneration") != 2 or service.traffic() == [100]:
+        assert service.answers(1).keys() <= {1, 2}
+    found = service.answers(100)
+    assert 5 <= found[2] <= 40, found
+
+
+def test_going_back_leads_to_what_served(service, up):
+    engine = KServe(up.installation.kubeconfig)
+
+    def roll(answer, handler=HANDLER):
+        model = {"modelFormat": {"name": "mar"}, "storageUri": service.model(answer, handler)}
+        notes = {"pdk/archive-digest": str(answer), "pdk/model-version": f"v{answer}"}
+        engine.roll("models", service.name, {"predictor": {"minReplicas": 1, "model": model}}, notes)
+        return engine.wait("models", service.name, 60)
+
+    roll(1)
+    with pytest.raises(UserError, match="has had no version before"):
+        engine.roll_back("models", service.name)
+    with pytest.raises(EngineError, match="no weights here"):
+        roll(2, BROKEN)
+    roll(3)
+    made = engine.roll_back("models", service.name)
+    assert made["metadata"]["annotations"]["pdk/model-version"] == "v1"
+    engine.wait("models", service.name, 60)
+    wait_until(lambda: service.answers(10) == {1: 10}, 20, "the version before")
+    with pytest.raises(UserError, match="has no canary"):
+        engine.promote("models", service.name)
 
 
 def test_a_canary_that_fails_never_gets_a_request(service):
