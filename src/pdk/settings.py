@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ipaddress
 import json
@@ -185,6 +186,18 @@ def environment_with(more: Mapping[str, str], defaults: Mapping[str, str]) -> di
 def shared_metrics() -> str:
     """The folder in which several workers keep their counts together, as prometheus_client reads it; empty for one worker."""
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+
+
+def share(text: str) -> float:
+    """A share between 0 and 1, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
 
 
 def ports_from(pairs: Mapping[str, int]) -> Ports:

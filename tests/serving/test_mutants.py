@@ -136,10 +136,8 @@ def test_requests():
         return await bodies.instances(Headers(headers), body)
 
     def v2(body, headers):
-        content, parts = tensors.split(body, headers.get(tensors.HEADER_LENGTH))
-        if not isinstance(content, dict):
-            raise UserError("no object")
-        return tensors.instances_of(tensors.inputs_of(content, parts))
+        header, parts = tensors.split(body, headers.get(tensors.HEADER_LENGTH))
+        return tensors.instances_of(tensors.inputs_of(bodies.parse(header), parts))
 
     loop, fine = asyncio.new_event_loop(), 0
 

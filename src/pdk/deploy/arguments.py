@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.errors import UserError
-from pdk.settings import Engines
+from pdk.settings import Engines, share
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,6 @@ def percent(text: str) -> int:
     if count(text) > 100:
         raise argparse.ArgumentTypeError(f"{text} is more than 100 percent")
     return int(text)
-
-
-def share(text: str) -> float:
-    """A share between 0 and 1.
-
-    Raises:
-        argparse.ArgumentTypeError: something else.
-    """
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
-    return found
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 DIGEST = "pdk/archive-digest"
 MODEL_VERSION = "pdk/model-version"
 PREVIOUS = "pdk/previous"  # annotation: what served before, to go back to: its predictor, digest and version as JSON
+OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that a pod belongs to
 MODE = "serving.kserve.io/deploymentMode"
 CANARY = "canaryTrafficPercent"
 ATTEMPTS = 5  # of an update that somebody else was faster than
@@ -78,6 +79,16 @@ def _remembered(body: Mapping[str, Any]) -> str:
     return json.dumps({"predictor": predictor, "digest": notes.get(DIGEST, ""), "version": notes.get(MODEL_VERSION, "")}, sort_keys=True)
 
 
+def _isvc(namespace: str, name: str, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
+    """A new InferenceService."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)},
+        "spec": dict(spec),
+    }
+
+
 class KServe:
     """InferenceServices of one cluster.
 
@@ -133,18 +144,16 @@ class KServe:
         Raises:
             PdkError: it would not be taken, with the reason.
         """
-        model = {"modelFormat": {"name": "mar"}, "storageUri": "s3://pdk/doctor"}
-        body = {
-            "apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceService", "metadata": {"name": "pdk-doctor", "namespace": namespace},
-            "spec": {"predictor": {"model": model}},
-        }  # fmt: skip
+        body = _isvc(
+            namespace, "pdk-doctor", {"predictor": {"model": {"modelFormat": {"name": "mar"}, "storageUri": "s3://pdk/doctor"}}}, {}
+        )
         with _errors():
             self._api.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body, dry_run="All")
 
     def pod_logs(self) -> Iterator[str]:
         """The lines that the pods of all InferenceServices have printed."""
         with _errors():
-            listed = self._core.list_pod_for_all_namespaces(label_selector="serving.kserve.io/inferenceservice").items
+            listed = self._core.list_pod_for_all_namespaces(label_selector=OF).items
         for pod in listed:
             with contextlib.suppress(PdkError), _errors():  # one that is only starting has none
                 meta = pod.metadata
@@ -182,11 +191,7 @@ class KServe:
             present["metadata"]["annotations"], present["spec"] = changed, wanted
             return True
 
-        body = {
-            "apiVersion": f"{GROUP}/{VERSION}", "kind": "InferenceService",
-            "metadata": {"name": name, "namespace": namespace, "annotations": dict(annotations)}, "spec": dict(spec),
-        }  # fmt: skip
-        return self._edit(namespace, name, edit, otherwise=body)
+        return self._edit(namespace, name, edit, otherwise=_isvc(namespace, name, spec, annotations))
 
     def _edit(
         self, namespace: str, name: str, edit: Callable[[dict[str, Any]], bool], otherwise: dict[str, Any] | None = None
@@ -256,7 +261,7 @@ class KServe:
         """What the pods of an InferenceService say of why they do not run, and whether waiting would not help."""
         try:
             with _errors():
-                listed = self._core.list_namespaced_pod(namespace, label_selector=f"serving.kserve.io/inferenceservice={name}").items
+                listed = self._core.list_namespaced_pod(namespace, label_selector=f"{OF}={name}").items
         except PdkError:  # its owner may not look at pods: then the status has to do
             return False, ""
         newest = self._newest_hash(namespace, name)
@@ -268,7 +273,7 @@ class KServe:
         """The label value that the pods of the newest revision have; empty where no Deployment made them."""
         try:
             with _errors():
-                found = self._apps.list_namespaced_replica_set(namespace, label_selector=f"serving.kserve.io/inferenceservice={name}").items
+                found = self._apps.list_namespaced_replica_set(namespace, label_selector=f"{OF}={name}").items
         except PdkError:
             return ""
         number = "deployment.kubernetes.io/revision"

@@ -18,20 +18,8 @@ from pdk.errors import PdkError, UserError
 from pdk.serving import http
 from pdk.serving.plan import Plan
 from pdk.serving.store import find_archives, verify
-from pdk.serving.supervisor import Group, Supervisor, worker_program
-from pdk.settings import Serving
-
-
-def share(text: str) -> float:
-    """A share between 0 and 1.
-
-    Raises:
-        argparse.ArgumentTypeError: something else.
-    """
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+from pdk.serving.supervisor import Group, Supervisor
+from pdk.settings import Serving, share
 
 
 def arguments() -> argparse.Namespace:
@@ -135,7 +123,7 @@ async def run(options: argparse.Namespace, sock: socket.socket) -> None:
                 ready.begin(models)
                 await stop.wait()
 
-        await Supervisor(groups, worker_program(), metrics, ready.changed).run(front, stop)
+        await Supervisor(groups, metrics, ready.changed).run(front, stop)
 
 
 def main() -> None:

@@ -6,9 +6,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pdk.errors import UserError
-from pdk.serving import bodies, tensors
+from pdk.serving import bodies, http, tensors
 from pdk.serving.metrics import Metrics
 from pdk.serving.model import Model
 from pdk.serving.requestlog import RequestLog
@@ -27,10 +26,6 @@ from pdk.serving.runner import Answer, Refused, Runner
 from pdk.settings import Serving
 
 log = logging.getLogger(__name__)
-EXTENSIONS = ["binary_tensor_data"]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Scope]]
-Send = Callable[[Scope], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ class Protocol:
 
     async def server(self, _request: Request) -> JSONResponse:
         """V2's server metadata."""
-        return JSONResponse({"name": "pdk", "version": version("pdk"), "extensions": EXTENSIONS})
+        return JSONResponse(http.described())
 
     async def metadata(self, request: Request) -> JSONResponse:
         """V2's model metadata. What a handler takes and gives is its own affair: no tensors are named."""
@@ -231,9 +226,8 @@ class Protocol:
     async def infer(self, request: Request, body: bytes, request_id: str) -> Made:
         """V2 ``/infer`` with tensors in JSON or in binary."""
         try:
-            content, parts = tensors.split(body, request.headers.get(tensors.HEADER_LENGTH))
-            if not isinstance(content, dict):
-                raise UserError(f"Expected a JSON object, not {type(content).__name__}")
+            header, parts = tensors.split(body, request.headers.get(tensors.HEADER_LENGTH))
+            content = bodies.parse(header)
             instances = tensors.instances_of(tensors.inputs_of(content, parts))
             made = await self.runner.submit(instances, request_id)
             head = {"model_name": self.model.name, "model_version": self.model.version, "id": str(content.get("id") or request_id)}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib.metadata import version
 from typing import Any
 
 import grpc
 
 from pdk.errors import UserError
-from pdk.serving import tensors
-from pdk.serving.app import EXTENSIONS, Protocol, request_id
+from pdk.serving import http, tensors
+from pdk.serving.app import Protocol, request_id
 from pdk.serving.oip import SERVICE, messages
 from pdk.serving.runner import Refused
 
@@ -89,7 +88,7 @@ class Service:
 
     async def server(self, _request: Any, _context: Any) -> Any:
         """Who answers."""
-        return self.messages["ServerMetadataResponse"](name="pdk", version=version("pdk"), extensions=EXTENSIONS)
+        return self.messages["ServerMetadataResponse"](**http.described())
 
     async def metadata(self, request: Any, context: Any) -> Any:
         """What is served."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import uvicorn
 
 from pdk.settings import Serving
+
+
+def described() -> dict[str, Any]:
+    """V2's server metadata."""
+    return {"name": "pdk", "version": version("pdk"), "extensions": ["binary_tensor_data"]}
 
 
 async def serve(app: Any, sock: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -95,14 +96,8 @@ class Model:
     def explain(self, instances: Instances, context: Context) -> Any:
         """What the handler, or Captum, says to explain its answers."""
         made = self.handler.made
-        serving = getattr(made, "model", None)
-        if made is not None and serving is not self.loaded:
-            vars(made)["model"] = self.loaded
-        try:
+        with optimize.with_model(made, self.loaded) if self.loaded is not None else contextlib.nullcontext():
             return explain.explain(made, self.loaded, instances, context)
-        finally:
-            if made is not None and serving is not self.loaded:
-                vars(made)["model"] = serving
 
     @staticmethod
     def checked(answer: Any, count: int) -> list[Any]:

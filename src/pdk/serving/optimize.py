@@ -6,10 +6,11 @@ model's example request: what the model gives for it (not only what the handler 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,6 @@ def optimize(handler: Any, ask: Ask) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the model as given works
         why = str(error).splitlines()[0]
     if why:
-        handler.model = given
         log.info("the model is served as it is, not in its faster form: %s", why)
         return
     handler.model = faster
@@ -77,12 +77,20 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _outputs(handler: Any, model: Any, ask: Ask) -> list[Any]:
-    handler.model = recorder = Recorder(model)
+@contextlib.contextmanager
+def with_model(handler: Any, model: Any) -> Iterator[None]:
+    """For a while another model in the handler's place for it."""
+    given, handler.model = handler.model, model
     try:
-        ask()
+        yield
     finally:
-        handler.model = model
+        handler.model = given
+
+
+def _outputs(handler: Any, model: Any, ask: Ask) -> list[Any]:
+    recorder = Recorder(model)
+    with with_model(handler, recorder):
+        ask()
     return recorder.seen
 
 

@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pdk.serving import bodies, http
+from pdk.serving.metrics import together
 from pdk.serving.runner import Refused
 from pdk.settings import Serving
 
@@ -61,7 +59,7 @@ class Router:
 
     async def server(self, _request: Request) -> JSONResponse:
         """V2's server metadata."""
-        return JSONResponse({"name": "pdk", "version": version("pdk"), "extensions": ["binary_tensor_data"]})
+        return JSONResponse(http.described())
 
     async def live(self, _request: Request) -> JSONResponse:
         """The process answers."""
@@ -79,9 +77,8 @@ class Router:
 
     async def exposition(self, _request: Request) -> Response:
         """Prometheus' view of all workers."""
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, str(self.metrics))  # type: ignore[no-untyped-call]
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        content, kind = together(str(self.metrics))
+        return Response(content, headers={"content-type": kind})
 
     async def forward(self, request: Request) -> Response:
         """A request of one model."""

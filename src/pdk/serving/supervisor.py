@@ -7,6 +7,7 @@ and again is stopped, and with it the server: whoever runs it (Kubernetes, `pdk 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -64,13 +65,12 @@ class Supervisor:
     """Runs groups of workers.
 
     Args:
-        program: argv of a worker, before its plan.
         metrics: folder in which workers keep their counts together; None where there is one worker.
         changed: told whether every model answers, whenever a worker came or went.
     """
 
-    def __init__(self, groups: Sequence[Group], program: Sequence[str], metrics: Path | None, changed: Callable[[bool], None]) -> None:
-        self.groups, self.program, self.metrics, self._changed = groups, program, metrics, changed
+    def __init__(self, groups: Sequence[Group], metrics: Path | None, changed: Callable[[bool], None]) -> None:
+        self.groups, self.metrics, self._changed = groups, metrics, changed
         self._running = set[asyncio.subprocess.Process]()
         self._ending = asyncio.Event()
 
@@ -88,11 +88,12 @@ class Supervisor:
                 for group in self.groups:
                     for _ in range(group.count):
                         tasks.create_task(self._keep(group))
-                waiting = [asyncio.create_task(work) for work in (self._answering(), stop.wait())]
+                waiting = (asyncio.ensure_future(self._answering()), asyncio.ensure_future(stop.wait()))
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.is_set():
                     await front()
-                waiting[0].cancel()
+                for task in waiting:
+                    task.cancel()
                 self._end()
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
@@ -101,8 +102,9 @@ class Supervisor:
         group.answering += difference
         self._changed(all(one.answering for one in self.groups))
 
-    async def _answering(self) -> bool:
-        return all([await group.ready.wait() for group in self.groups])
+    async def _answering(self) -> None:
+        for group in self.groups:
+            await group.ready.wait()
 
     def _end(self) -> None:
         self._ending.set()
@@ -132,7 +134,8 @@ class Supervisor:
                 raise UserError(f"{what}, {often}; the server stops. Its last lines above say why")
             pause = PAUSES_S[min(len(recent), len(PAUSES_S)) - 1]
             log.warning("%s; it is started again in %g s", what, pause)
-            await asyncio.wait([asyncio.create_task(self._ending.wait())], timeout=pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause)
 
     async def _run(self, group: Group) -> tuple[int, dict[str, str]]:
         """One life of a worker: its exit status, and what it said."""
@@ -145,8 +148,9 @@ class Supervisor:
         shared = {"PROMETHEUS_MULTIPROC_DIR": str(self.metrics)} if self.metrics else {}
         environment = environment_with({"OMP_NUM_THREADS": str(plan.threads), **shared}, defaults=ALLOCATOR)
         process = await asyncio.create_subprocess_exec(
-            *self.program, plan.to_json(), pass_fds=(plan.listen, plan.report), env=environment, stdin=asyncio.subprocess.DEVNULL
-        )
+            sys.executable, "-m", "pdk.serving.worker", plan.to_json(), pass_fds=(plan.listen, plan.report), env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
         theirs.close()
         self._running.add(process)
         if self._ending.is_set():  # while it was being started
@@ -173,8 +177,3 @@ class Supervisor:
             self._running.discard(process)
             if self.metrics:
                 multiprocess.mark_process_dead(process.pid, str(self.metrics))  # type: ignore[no-untyped-call]
-
-
-def worker_program() -> list[str]:
-    """The argv of a worker, before its plan."""
-    return [sys.executable, "-m", "pdk.serving.worker"]

@@ -75,21 +75,17 @@ class Parts:
         return taken
 
 
-def split(body: bytes, header_length: str | None) -> tuple[Any, Parts]:
-    """The JSON of a V2 request, and the binary data behind it.
+def split(body: bytes, header_length: str | None) -> tuple[bytes, Parts]:
+    """The JSON of a V2 request as it came, and the binary data behind it.
 
     Raises:
-        UserError: it is no JSON, or shorter than the header says.
+        UserError: it is shorter than the header says.
     """
-    parts = Parts()
-    if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
-            raise UserError(f"{HEADER_LENGTH} is {header_length!r}, and the request has {len(body):,} bytes")
-        body, parts = body[: int(header_length)], Parts(memoryview(body)[int(header_length) :])
-    try:
-        return json.loads(body), parts
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"Unrecognized request format: {error}") from error
+    if header_length is None:
+        return body, Parts()
+    if not header_length.isdecimal() or int(header_length) > len(body):
+        raise UserError(f"{HEADER_LENGTH} is {header_length!r}, and the request has {len(body):,} bytes")
+    return body[: int(header_length)], Parts(memoryview(body)[int(header_length) :])
 
 
 def inputs_of(request: Mapping[str, Any], parts: Parts | None = None) -> list[Tensor]:

@@ -32,13 +32,13 @@ async def serve(model: Model, plan: Plan, report: socket.socket) -> None:
     protocol, stop, loop = Protocol(model, Serving(), requests), asyncio.Event(), asyncio.get_running_loop()
 
     def end() -> None:
+        loop.remove_reader(report)
         protocol.ready = False
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    report.setblocking(False)
-    loop.add_reader(report, lambda: None if _says_something(report) else end())
+    loop.add_reader(report, end)  # the supervisor says nothing on it: something to read means that it has gone
 
     def started() -> None:
         report.sendall(json.dumps({"model": model.name, "version": model.version}).encode() + b"\n")
@@ -51,15 +51,6 @@ async def serve(model: Model, plan: Plan, report: socket.socket) -> None:
             await stack.enter_async_context(grpc_app.running(protocol, plan.grpc))
         await http.serve(protocol.app(), socket.socket(fileno=plan.listen), stop, started)
     requests.close()
-
-
-def _says_something(report: socket.socket) -> bool:
-    try:
-        return bool(report.recv(1024))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
 
 
 def main() -> None:

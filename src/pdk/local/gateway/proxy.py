@@ -45,12 +45,8 @@ class Proxy:
 
     async def _answer(self, request: Request, host: str, body: bytes) -> Response:
         """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
-        attempts, dropped, problem, deadline = (
-            0,
-            0,
-            "it has no replica that is ready; kubectl describe isvc says why",
-            time.monotonic() + START_S,
-        )
+        attempts, dropped, deadline = 0, 0, time.monotonic() + START_S
+        problem = "it has no replica that is ready; kubectl describe isvc says why"
         while attempts < ATTEMPTS and time.monotonic() < deadline:
             target = self.routes.find(host)
             if target is None:

@@ -177,6 +177,12 @@ def find(run_dir: Path) -> Handle | None:
     return Handle(run_dir, content["pid"], content["start_time"], content["boot"])
 
 
+def running(run_dir: Path) -> Handle | None:
+    """The handle of what runs in `run_dir`, if anything does."""
+    handle = find(run_dir)
+    return handle if handle is not None and status(handle) is None else None
+
+
 def from_another_boot(handle: Handle) -> bool:
     """Whether the machine went down after a program was started."""
     return handle.boot != launcher.boot_id()

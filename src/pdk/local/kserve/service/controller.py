@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -63,8 +63,7 @@ class Service:
         known = {revision.name: revision for revision in (self.stable, self.previous, latest) if revision}
         routed = json.loads(noted.get(PODS) or "{}")
         for run in self.folder.glob("*"):
-            handle = process.find(run)
-            if handle is None or process.status(handle) is not None:
+            if (handle := process.running(run)) is None:
                 continue
             found = predictors.adopt(handle)
             if found and found.revision in known and run.name in routed:
@@ -93,10 +92,7 @@ class Service:
         pod = predictors.new_pod(revision.name)
         self._starting.add(pod)
         await self.records.pod(pod, "Pending", ready=False)
-        try:
-            sample = min(1.0, max(0.0, float(rollout.annotation(isvc, SAMPLE) or 0)))
-        except ValueError:
-            sample = 0.0
+        sample = min(1.0, max(0.0, rollout.number_of(isvc, SAMPLE)))
         place = Place(self.folder / pod, self.home / "models", self.home / "requests" / self.key[0] / self.key[1], sample, self.hide)
         restarts = self.fleets[revision.name].failures if revision.name in self.fleets else 0
         made: Predictor | None = None
@@ -121,8 +117,7 @@ class Service:
     async def _prune(self) -> None:
         """Forget the pods of this service that neither start nor serve nor drain."""
         for pod in self.records.pods():
-            handle = process.find(self.folder / pod)
-            if pod not in self._starting and (handle is None or process.status(handle) is not None):
+            if pod not in self._starting and process.running(self.folder / pod) is None:
                 await self.records.delete(POD, pod)
                 shutil.rmtree(self.folder / pod, ignore_errors=True)
 
@@ -141,18 +136,17 @@ class Service:
                 await self.records.event("InferenceServiceReady", f"InferenceService [{self.key[1]}] is Ready")
             self.stable = latest  # or how many replicas it has has changed
         routed = rollout.now(shares, self.stable, answers=answers)
-        others = {share.revision.name for share in (*routed, *((Share(self.stable, 0),) if self.stable else ()))} - {latest.name}
-        for name in others & self.fleets.keys():
-            self.fleets[name].retry = True
-        fleet.retry = not any(self.fleets[name].ready for name in others & self.fleets.keys())
-        for share in routed:
-            self._fleet(share.revision)  # it may not run yet
-        self._scale(isvc, {*others, latest.name} & self.fleets.keys())
-        fleets = [(share, self._fleet(share.revision)) for share in routed]
-        wakes = any(found.served and found.failures <= 1 for _, found in fleets)
-        await self.records.route([(share, found.ready) for share, found in fleets], self.stable, self.previous, wakes=wakes)
-        await self._retire(isvc, {*others, latest.name})
-        await self._report(isvc, fleet, routed)
+        shared = [(share, self._fleet(share.revision)) for share in routed]
+        kept = {latest.name, *(share.revision.name for share in routed), *([self.stable.name] if self.stable else [])}
+        others = [found for name, found in self.fleets.items() if name in kept and found is not fleet]
+        for other in others:
+            other.retry = True
+        fleet.retry = not any(other.ready for other in others)
+        self._scale(isvc, [fleet, *others])
+        wakes = any(found.served and found.failures <= 1 for _, found in shared)
+        await self.records.route([(share, found.ready) for share, found in shared], self.stable, self.previous, wakes=wakes)
+        await self._retire(rollout.number_of(isvc, KEEP_WARM), kept)
+        await self._report(isvc, fleet, shared)
 
     def _leave_settling(self, latest: Revision) -> None:
         """A revision that answered until another was asked for has been rolled out, however short that was."""
@@ -169,22 +163,16 @@ class Service:
             self._settling = (latest, time.monotonic())
         return time.monotonic() - self._settling[1] >= SETTLE_S
 
-    def _scale(self, isvc: Json, serving: set[str]) -> None:
-        for name in serving:
-            fleet, now = self.fleets[name], time.monotonic()
+    def _scale(self, isvc: Json, fleets: Sequence[Fleet]) -> None:
+        for fleet in fleets:
             if not fleet.served:
                 fleet.scale(1)
                 continue
-            count = len(fleet.replicas)
-            wanted = scaling.replicas(isvc, self.demand, count, fleet.changed, now)
+            wanted = scaling.replicas(isvc, self.demand, len(fleet.replicas), fleet.changed, time.monotonic())
             fleet.scale(max(1, wanted) if fleet.failure else wanted)
 
-    async def _retire(self, isvc: Json, kept: set[str]) -> None:
-        """Drain revisions that get no requests any more, after the time for which they are kept."""
-        try:
-            keep_s = float(rollout.annotation(isvc, KEEP_WARM) or 0)
-        except ValueError:
-            keep_s = 0.0
+    async def _retire(self, keep_s: float, kept: set[str]) -> None:
+        """Drain revisions that get no requests any more, the one before after the seconds for which it is kept."""
         now = time.monotonic()
         for name in [name for name in self.fleets if name not in kept]:
             before = self.previous is not None and self.previous.name == name
@@ -197,21 +185,27 @@ class Service:
         for name in kept & self._warm.keys():
             del self._warm[name]
 
-    async def _report(self, isvc: Json, fleet: Fleet, routed: list[Share]) -> None:
-        """Write the status; an event for what went wrong anew."""
+    async def _report(self, isvc: Json, fleet: Fleet, shared: Sequence[tuple[Share, Fleet]]) -> None:
+        """Write the status; an event for what went wrong anew.
+
+        Args:
+            fleet: of the newest revision.
+            shared: who gets requests at this moment.
+        """
         error, name = fleet.failure, fleet.revision.name
         if error is not None and self._told.get(name) is not error:
             self._told[name] = error
             await self.records.event("InferenceServiceNotReady", f"{error.reason}: {error}", warning=True)
-        others = any(self.fleets[share.revision.name].ready for share in routed if share.revision.name != name)
+        others = any(found.ready for _, found in shared if found is not fleet)
         if error is not None and not fleet.replicas:
             content = status.failed(isvc, self.domain, name, error, serving=others)
         elif fleet.ready or fleet.asleep:
-            content = status.ready(isvc, self.domain, sum(len(self.fleets[share.revision.name].ready) for share in routed))
+            content = status.ready(isvc, self.domain, sum(len(found.ready) for _, found in shared))
         else:
             content = status.progressing(isvc, self.domain, serving=others)
         if rollout.mode_of(isvc) == "Knative":
-            status.add_revisions(content, isvc, name if fleet.served else "", self.stable, self.previous, routed)
+            shares = [share for share, _ in shared]
+            status.add_revisions(content, name, self.stable, self.previous, shares, ready=fleet.served)
         await self.records.say(content)
 
     async def remove(self) -> None:
@@ -250,11 +244,7 @@ class Controller:
         """A predictor's log, and whether there will be no more of it."""
         run = self.home / "predictors" / namespace / pod.rpartition("-predictor-")[0] / pod
 
-        def ended() -> bool:
-            handle = process.find(run)
-            return handle is None or process.status(handle) is not None
-
-        return run / "log", ended
+        return run / "log", lambda: process.running(run) is None
 
     def report(self, key: Key, count: float) -> None:
         """The gateway says how many requests of a service are open."""
@@ -296,8 +286,8 @@ class Controller:
                     return
                 await found.step(isvc)
         except Exception:
-            log.exception("isvc %s/%s", *key)
             await asyncio.sleep(POLL_S)  # before it is looked at anew
+            raise
         finally:
             del self.services[key]
             await asyncio.shield(found.stop())

@@ -49,6 +49,14 @@ def annotation(isvc: Mapping[str, Any], name: str) -> str | None:
     return None if found is None else str(found)
 
 
+def number_of(isvc: Mapping[str, Any], name: str) -> float:
+    """An annotation that holds a number; 0 where it holds none."""
+    try:
+        return float(annotation(isvc, name) or 0)
+    except ValueError:
+        return 0.0
+
+
 def mode_of(isvc: Mapping[str, Any]) -> str:
     """``Standard`` or ``Knative``."""
     return MODES.get(annotation(isvc, MODE) or "", "Standard")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pdk.local.kserve.service.kinds import Json
 from pdk.local.kserve.service.objects import now
-from pdk.local.kserve.service.rollout import Revision, Share, mode_of, revision_of
+from pdk.local.kserve.service.rollout import Revision, Share, mode_of
+
+OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that an object belongs to
 
 
 def url_of(isvc: Json, domain: str) -> str:
     """Where an InferenceService answers."""
     return f"http://{isvc['metadata']['name']}.{isvc['metadata']['namespace']}.{domain}"
-
-
-OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that an object belongs to
 
 
 def _status(isvc: Json, domain: str, state: str, model: Json, reason: str = "", message: str = "") -> Json:
@@ -70,17 +70,18 @@ def failed(isvc: Json, domain: str, revision: str, error: Any, *, serving: bool)
     return _status(isvc, domain, "True" if serving else "False", model, *(() if serving else (error.reason, str(error))))
 
 
-def add_revisions(content: Json, isvc: Json, ready: str, stable: Revision | None, previous: Revision | None, routed: list[Share]) -> None:
+def add_revisions(
+    content: Json, latest: str, stable: Revision | None, previous: Revision | None, routed: Sequence[Share], *, ready: bool
+) -> None:
     """What KServe says beside that in Knative deployments: revisions, and which share of the requests each gets.
 
     Args:
         content: a status, to which it is added.
-        ready: the newest revision, where it answers.
+        latest: the name of the newest revision; `ready` says whether it has answered.
     """
-    latest = revision_of(isvc).name
     component = content["components"]["predictor"]
     component["latestCreatedRevision"] = latest
-    named = {"latestReadyRevision": ready, "latestRolledoutRevision": stable.name if stable else "",
+    named = {"latestReadyRevision": latest if ready else "", "latestRolledoutRevision": stable.name if stable else "",
              "previousRolledoutRevision": previous.name if previous else ""}  # fmt: skip
     component.update({key: value for key, value in named.items() if value})
     component["traffic"] = [
