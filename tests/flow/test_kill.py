@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_flow import Flow, pictures
 
 from conftest import git_repo, wait_until
+from flow.test_flow import Flow, pictures
 from pdk.engines.kserve import KServe
 
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import requests
-from test_flow import Flow
 
 from conftest import PHOTOS, git_repo
+from flow.test_flow import Flow
 
 pytestmark = [
     pytest.mark.slow,
