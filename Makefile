@@ -1,14 +1,17 @@
 # `make demo` runs the main job, `make test` the checks and tests; both set up what they need first.
 PYTHON ?= python3
 BIN := .venv/bin
+COGGED := docs/cli.md docs/settings.md deploy/on-prem/README.md deploy/aws/README.md deploy/gcp/README.md
 
-.PHONY: help setup demo test lint unit conformance conformance-determined nightly lock docs clean
+.PHONY: help setup demo test lint unit conformance conformance-determined e2e nightly lock docs pipelines dist images push clean
 
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
 	@echo "make test   set up, then lint, types, import contracts and all tests"
 	@echo "make conformance  the recorded Pachyderm and KServe calls on real engines (needs the testbed)"
 	@echo "make conformance-determined  the recorded Determined calls on a real master (DET_MASTER, DET_USER, DET_PASS)"
+	@echo "make e2e    the main job on the testbed's Pachyderm and KServe, for each model store"
+	@echo "make images the containers' images; make push REGISTRY=HOST/PATH; make dist: the wheel"
 	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
 	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
 
@@ -25,10 +28,11 @@ test: setup lint unit
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check src tests containers bench sample-data requirements
+	$(BIN)/ruff format --check src tests containers bench sample-data requirements pipelines
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check docs/cli.md docs/settings.md
+	$(BIN)/cog --check $(COGGED)
+	$(BIN)/python pipelines/generate.py --check
 
 unit: setup
 	$(BIN)/python -m pytest
@@ -48,6 +52,26 @@ conformance-determined: setup
 	$(BIN)/python -m pytest tests/parity -k determined -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 	$(BIN)/python -m pytest tests/flow/test_real_master.py -p no:cacheprovider
 
+# the main job and its troubles on the testbed's Pachyderm and KServe, with this project's images
+e2e: setup
+	$(TESTBED) up
+	$(PYTHON) containers/images.py build train deploy serve --registry pdk.local --builder "$(TESTBED) image-build"
+	$(TESTBED) exec $(BIN)/python -m pytest tests/e2e -p no:cacheprovider
+
+# what `pip install` takes: `pdk up` and `pdk demo` from it need no checkout
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist
+
+# the containers' images: REGISTRY=HOST/PATH, TAG=, PLATFORM=linux/amd64, BUILDER=docker|podman|buildah, BUILD_ARG=KEY=VALUE, IMAGES="train serve"
+IMAGE_WORDS = $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG)) $(if $(PLATFORM),--platform $(PLATFORM)) \
+  $(if $(BUILDER),--builder "$(BUILDER)") $(if $(BUILD_ARG),--build-arg $(BUILD_ARG))
+images:
+	$(PYTHON) containers/images.py build $(IMAGE_WORDS)
+push:
+	$(PYTHON) containers/images.py push $(IMAGE_WORDS)
+
 # the kill test with ten times as many kills
 nightly: setup
 	PDK_KILLS=200 $(BIN)/python -m pytest tests/flow/test_store_kill.py
@@ -56,7 +80,11 @@ lock:
 	$(PYTHON) requirements/lock.py
 
 docs: setup
-	$(BIN)/cog -r docs/cli.md docs/settings.md
+	$(BIN)/cog -r $(COGGED)
+
+# the specs of the examples from pipelines/pipelines.jsonnet
+pipelines: setup
+	$(BIN)/python pipelines/generate.py
 
 clean:
 	rm -rf .venv .pdk .mypy_cache .ruff_cache .pytest_cache

@@ -2,7 +2,8 @@
 
 All with hashes: `base.txt` (what PDK runs on), `torch.txt` (torch and its CUDA libraries, which a CPU-only index can
 replace), `dev.txt` (what tests and checks need beside), `uv.txt` (what installs them), and what tests and benchmarks make environments
-of their own for: clients, tools and peers whose packages do not go together with ours.
+of their own for: clients, tools and peers whose packages do not go together with ours. `containers/NAME/requirements.txt` are what
+the images hold: the parts of the same locks that their `requirements.in` name; torch is installed from `torch.txt` in all of them.
 """
 
 import re
@@ -10,8 +11,10 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
+CONTAINERS = HERE.parent / "containers"
 OPTIONS = ("--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url")
 ALONE = {
+    "build": "hatchling",
     "uv": "uv",
     "python-pachyderm": "python-pachyderm==7.*",
     "torch-model-archiver": "torch-model-archiver==0.12.*",
@@ -21,9 +24,9 @@ ALONE = {
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 
 
-def compiled(*extra: str) -> list[str]:
+def compiled(source: Path, *extra: str) -> list[str]:
     """One block of text for each locked package."""
-    command = ["uv", "pip", "compile", *OPTIONS, *extra, str(HERE.parent / "pyproject.toml")]
+    command = ["uv", "pip", "compile", *OPTIONS, *extra, str(source)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return re.split(r"\n(?=[a-z0-9])", text.strip())
 
@@ -36,7 +39,8 @@ def alone(package: str) -> str:
 
 def main() -> None:
     """Compile runtime and development together, so that they agree, and sort them into files."""
-    every, runtime = compiled("--extra", "dev"), {block.partition("==")[0] for block in compiled()}
+    project = HERE.parent / "pyproject.toml"
+    every, runtime = compiled(project, "--extra", "dev"), {block.partition("==")[0] for block in compiled(project)}
     files: dict[str, list[str]] = {"base": [], "torch": [], "dev": []}
     for block in every:
         name = "torch" if TORCH.match(block) else "base" if block.partition("==")[0] in runtime else "dev"
@@ -45,6 +49,10 @@ def main() -> None:
         (HERE / f"{name}.txt").write_text("\n".join(blocks) + "\n")
     for name, package in ALONE.items():
         (HERE / f"{name}.txt").write_text(alone(package))
+    same = [word for name in ("base", "torch") for word in ("--constraint", str(HERE / f"{name}.txt"))]
+    for source in CONTAINERS.glob("*/requirements.in"):
+        blocks = [block for block in compiled(source, *same) if not TORCH.match(block)]
+        source.with_suffix(".txt").write_text("\n".join(blocks) + "\n")
 
 
 if __name__ == "__main__":

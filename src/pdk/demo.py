@@ -21,11 +21,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pdk.errors import PdkError, UserError
+from pdk.checkout import ROOT, Repository, repository
+from pdk.errors import PdkError
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 PROJECT, DATA, MODEL, DEPLOY = "pdk-dogs-and-cats", "dogs-and-cats-data", "dogs-and-cats-model", "dogs-and-cats-deploy"
 HOST, PREDICT = "dog-cat.models.example.com", "/v1/models/dogs-and-cats:predict"
 START_S = 90.0
@@ -48,6 +48,7 @@ class Demo:
     numbers: dict[str, float] = field(default_factory=dict)
     step_name: str = "start"
     server: subprocess.Popen[bytes] | None = None
+    code: Repository | None = None
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -75,7 +76,7 @@ class Demo:
         """
         self.console.print(f"[bold cyan]$ {shlex.join(words)}", highlight=False, markup=True)
         process = subprocess.Popen(
-            words, env=self.variables(), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            words, env=self.variables(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
         )
         lines: list[str] = []
         assert process.stdout is not None
@@ -89,28 +90,14 @@ class Demo:
         return "\n".join(lines)
 
 
-def git(*words: str) -> str:
-    """One line from git about this checkout.
-
-    Raises:
-        UserError: it is not a git repository.
-    """
-    done = subprocess.run(["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(
-            f"{CHECKOUT} is not a git repository with a commit: {done.stderr.strip()}; the demo trains code from git, so clone it"
-        )
-    return done.stdout.strip()
-
-
-def start(demo: Demo) -> None:
+def start(demo: Demo, code: Repository) -> None:
     """Run `pdk up` in the demo's state folder and wait for it.
 
     Raises:
         Failed: it ended, or did not answer in time.
     """
-    words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(demo.state), "--allow-git", str(CHECKOUT)]
-    demo.console.print(f"[bold cyan]$ pdk up --state {demo.state} --allow-git {CHECKOUT} &", highlight=False)
+    words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(demo.state), "--allow-git", str(code.path)]
+    demo.console.print(f"[bold cyan]$ pdk up --state {demo.state} --allow-git {code.path} &", highlight=False)
     log = demo.state / "up.log"
     demo.state.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
@@ -144,7 +131,7 @@ def ask(installation: Installation, body: bytes) -> tuple[int, dict[str, str], b
 
 def held_out() -> list[tuple[Path, int]]:
     """The drawings that training never sees, with their labels."""
-    folder = CHECKOUT / "sample-data" / "held-out"
+    folder = ROOT / "sample-data" / "held-out"
     return [(path, 1) for path in sorted(folder.glob("cats/*.jpg"))] + [(path, 0) for path in sorted(folder.glob("dogs/*.jpg"))]
 
 
@@ -166,7 +153,7 @@ def accuracy(installation: Installation) -> float:
 
 def untrained_accuracy() -> float:
     """What the same net gets right before training."""
-    sys.path.insert(0, str(CHECKOUT / "experiments" / "dogs-and-cats"))
+    sys.path.insert(0, str(ROOT / "experiments" / "dogs-and-cats"))
     import handler  # type: ignore[import-not-found]
     import model_def  # type: ignore[import-not-found]
     import numpy as np
@@ -241,18 +228,18 @@ def follow(demo: Demo, commit: str) -> None:
 
 def main_job(demo: Demo) -> None:
     """All steps."""
-    sha = git("rev-parse", "HEAD")
-    if git("status", "--porcelain", "--", "experiments"):
+    code = demo.code = repository(demo.state.parent / "code")  # beside the state, which no job may look into
+    if code.changed:
         demo.console.print("[yellow]the working tree of experiments/ differs from the commit: the committed code is trained")
     with demo.step("start the engines"):
-        start(demo)
+        start(demo, code)
         installation = Installation.load(demo.state)
     with demo.step("create project, repo and pipelines"):
         demo.command("pdk", "create", "project", PROJECT)
         demo.command("pdk", "create", "repo", DATA)
         specs = "pipelines/dogs-and-cats"
-        code = ("--env", f"GIT_URL={CHECKOUT}", "--env", f"GIT_REF={sha}")
-        demo.command("pdk", "create", "pipeline", "-f", f"{specs}/training-pipeline.json", *code)
+        variables = ("--env", f"GIT_URL={code.path}", "--env", f"GIT_REF={code.sha}")
+        demo.command("pdk", "create", "pipeline", "-f", f"{specs}/training-pipeline.json", *variables)
         demo.command("pdk", "create", "pipeline", "-f", f"{specs}/deployment-pipeline.json")
     with demo.step("commit pictures: train, archive, serve"):
         follow(demo, put(demo, "dogs-and-cats", "/data1"))
@@ -265,7 +252,7 @@ def main_job(demo: Demo) -> None:
             expected = f"at least {WANTED:.0%} were expected, and at most {UNTRAINED:.0%} untrained"
             raise Failed(f"{share:.1%} of the held-out drawings are right, untrained {before:.1%}; {expected}")
     with demo.step("commit a few more: train on, roll over under load"):
-        load = Load(installation, (CHECKOUT / "sample-data/requests/cat.json").read_bytes())
+        load = Load(installation, (ROOT / "sample-data/requests/cat.json").read_bytes())
         load.start()
         try:
             commit = put(demo, "more-dogs-and-cats", "/data2")
@@ -290,7 +277,7 @@ def run(state: Path | None, *, keep: bool) -> bool:
     console = Console(highlight=False, soft_wrap=True)
     own = state is None
     if own:
-        base = CHECKOUT / ".pdk"
+        base = (ROOT if (ROOT / ".git").exists() else Path.cwd()) / ".pdk"
         base.mkdir(exist_ok=True)
         state = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
     assert state is not None
@@ -304,7 +291,7 @@ def run(state: Path | None, *, keep: bool) -> bool:
     console.rule(align="left")
     removed = own and not keep and not failure
     again = (
-        f"KEEP=1 make demo, or pdk demo --state DIR and then pdk up --state DIR --allow-git {CHECKOUT}"
+        f"KEEP=1 make demo, or pdk demo --state DIR and then pdk up --state DIR --allow-git {demo.code.path if demo.code else ROOT}"
         if removed
         else f"pdk up --state {demo.state}"
     )

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from pdk.engines.determined import Determined
     from pdk.engines.kserve import KServe
     from pdk.engines.pachyderm import Pachyderm
+    from pdk.stores import Store
 
 VERSIONS = {"Pachyderm": "2.12.", "Determined": "0.38."}  # what PDK is tested with
 CONNECT_S = 5.0
+# how KServe, EKS and GKE are told who a service account is to a model store
+IDENTITIES = ("serving.kserve.io/s3-endpoint", "eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account")
 DISK = 5 << 30  # bytes that training and archives should find free
 
 
@@ -44,6 +47,8 @@ class Places:
         ingress: host and port where predictions are sent.
         namespace: of the InferenceServices.
         state: a folder whose disk fills with what is trained; empty where that is not on this machine.
+        account: service account of the predictors.
+        store: the bucket that models are put into; without one they go into a Pachyderm repo.
     """
 
     pachyderm: Callable[[], Pachyderm]
@@ -53,6 +58,8 @@ class Places:
     ingress: tuple[str, int]
     namespace: str
     state: str = ""
+    account: str = "pach-deploy"
+    store: Store | None = None
 
 
 def examine(places: Places) -> Iterator[Finding]:
@@ -60,6 +67,7 @@ def examine(places: Places) -> Iterator[Finding]:
     yield from _pachyderm(places)
     yield from _determined(places)
     yield from _kubernetes(places)
+    yield from _model_store(places)
     yield _ingress(*places.ingress)
     yield _program("git", "the train step fetches experiments with it")
     if places.state:
@@ -122,6 +130,36 @@ def _determined(places: Places) -> Iterator[Finding]:
         yield Finding(
             "Determined agents", "failed", "no slot", "experiments wait for ever", "add an agent, or enable one: `det agent list`"
         )
+    yield _checkpoints(engine)
+
+
+def _checkpoints(engine: Determined) -> Finding:
+    """Where trials keep checkpoints. A bucket is looked for from here, with this user's own credentials."""
+    check, matters = "checkpoint storage", "what was trained is kept there, and read from there to be served"
+    try:
+        kept = engine.checkpoint_storage()
+    except PdkError as error:
+        return Finding(check, "failed", str(error), matters, "correct checkpoint_storage in the master's configuration")
+    kind, bucket = str(kept.get("type") or "none"), str(kept.get("bucket") or "")
+    if kind not in ("s3", "gcs"):
+        place = kept.get("host_path") or kept.get("container_path") or ""
+        if kind in ("shared_fs", "directory") and place:
+            return Finding(check, "ok", f"{kind} {place}")
+        return Finding(check, "failed", f"{kind} {place}", matters, "set checkpoint_storage in the master's configuration")
+    try:
+        bucket_of("aws" if kind == "s3" else "gcp", bucket).check()
+    except PdkError as error:
+        todo = "nothing, if trials have credentials of their own; else create the bucket, or give its credentials to the trials"
+        return Finding(check, "warning", f"{kind} bucket {bucket!r}, not reachable from here: {error}", matters, todo)
+    return Finding(check, "ok", f"{kind} bucket {bucket!r}")
+
+
+def bucket_of(host: str, bucket: str) -> Store:
+    """A bucket as the deploy step uses it; `host` is aws or gcp."""
+    from pdk.stores.gcs import GcsStore
+    from pdk.stores.s3 import S3Store
+
+    return S3Store(bucket) if host == "aws" else GcsStore(bucket)
 
 
 def _kubernetes(places: Places) -> Iterator[Finding]:
@@ -144,6 +182,30 @@ def _kubernetes(places: Places) -> Iterator[Finding]:
     except PdkError as error:
         todo = f"create the namespace, or have a role bound that may create and patch InferenceServices in {places.namespace!r}"
         yield Finding("permission to deploy", "failed", str(error), "the deploy step makes InferenceServices there", todo)
+
+
+def _model_store(places: Places) -> Iterator[Finding]:
+    """Where models are put, and who the predictors are that read them."""
+    if places.store is not None:
+        try:
+            places.store.check()
+            yield Finding("model store", "ok", str(places.store))
+        except PdkError as error:
+            todo = "create the bucket, and allow the deploy step's service account to write to it"
+            yield Finding("model store", "failed", str(error), "the deploy step puts archives there", todo)
+    check, matters = "predictors' identity", "predictors read the model store with it"
+    try:
+        notes = places.kserve().account(places.namespace, places.account)
+    except PdkError as error:
+        todo = f"apply an overlay of deploy/, or make service account {places.account!r} and its secret in {places.namespace!r}"
+        yield Finding(check, "failed", str(error), matters, todo)
+        return
+    who = next((f"{key} {notes[key]}" for key in IDENTITIES if notes.get(key)), None)
+    if who is None:
+        todo = f"annotate service account {places.account!r} ({', '.join(IDENTITIES[1:])}), or give it a secret with {IDENTITIES[0]}"
+        yield Finding(check, "warning", f"service account {places.account!r} has no credentials of a store", matters, todo)
+    else:
+        yield Finding(check, "ok", f"service account {places.account!r}: {who}")
 
 
 def names_for(runtimes: Mapping[str, tuple[str, ...]], model_format: str) -> list[str]:

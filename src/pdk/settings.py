@@ -91,6 +91,8 @@ class Installation:
             "det_user": "determined",
             "det_password": secret,
             "pac_token": "" if is_loopback(self.bind) else secret,
+            "pachd_lb_service_host": self.host,
+            "pachd_lb_service_port": str(self.ports.pachyderm),
             "kserve_namespace": MODELS_NAMESPACE,
         }
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pdk.cli.common import Output, State, determined, installation, kserve, master, pachyderm
-from pdk.errors import NotFound
+from pdk.errors import NotFound, UserError
 from pdk.settings import MODELS_NAMESPACE, named_ingress
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -18,19 +18,26 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 def doctor(
     state: State = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the InferenceServices.")] = MODELS_NAMESPACE,
+    account: Annotated[str, typer.Option("--service-account-name", help="Service account of the predictors.")] = "pach-deploy",
+    cloud: Annotated[str | None, typer.Option("--cloud-model-host", help="aws or gcp, where models are put into a bucket.")] = None,
+    bucket: Annotated[str | None, typer.Option("--cloud-model-bucket", help="That bucket.")] = None,
     output: Output = "table",
 ) -> None:
     """Check addresses, versions, credentials, permissions, serving and disk, locally or on the cluster that the variables name."""
-    from pdk.doctor import Places, examine
+    from pdk.doctor import Places, bucket_of, examine
 
+    if bool(cloud) != bool(bucket) or cloud not in (None, "aws", "gcp"):
+        raise UserError("--cloud-model-host (aws or gcp) and --cloud-model-bucket belong together; give both or neither")
+    store = bucket_of(cloud, bucket) if cloud and bucket else None
     try:
         found = installation(state)
         folder, ingress = str(found.state), named_ingress() or (found.host, found.ports.gateway)
     except NotFound:
         folder, ingress = "", named_ingress() or ("127.0.0.1", 80)
     places = Places(
-        lambda: pachyderm(state), lambda: determined(state), lambda: kserve(state), master(state)[0], ingress, namespace, folder
-    )
+        lambda: pachyderm(state), lambda: determined(state), lambda: kserve(state), master(state)[0], ingress, namespace, folder, account,
+        store,
+    )  # fmt: skip
     findings = []
     for finding in examine(places):
         findings.append(finding)

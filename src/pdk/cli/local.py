@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pdk.cli.common import Output, State, installation, show
+from pdk import cluster
+from pdk.cli.common import Output, State, installation, kserve, show
 from pdk.errors import UserError
 from pdk.settings import SERVERS, default_state, ports_from
 
@@ -37,11 +38,21 @@ def up(
     supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=typer.echo)
 
 
-def env(state: State = None) -> None:
-    """Print variables for pachctl, det, kubectl and curl: eval "$(pdk env)"."""
-    from pdk.local import up as supervisor  # here and not above: it takes a while to import
+def env(
+    state: State = None,
+    from_cluster: Annotated[
+        bool, typer.Option("--from-cluster", help="Read the config map pdk-config of the cluster that KUBECONFIG names.")
+    ] = False,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of that config map.")] = "default",
+) -> None:
+    """Print variables for pachctl, det, kubectl and curl: eval "$(pdk env)", for a cluster eval "$(pdk env --from-cluster)"."""
+    if from_cluster:
+        found = cluster.variables(kserve(state).config_map(namespace, cluster.CONFIG_MAP))
+    else:
+        from pdk.local import up as supervisor  # here and not above: it takes a while to import
 
-    for key, value in supervisor.environment(installation(state)).items():
+        found = supervisor.environment(installation(state))
+    for key, value in found.items():
         typer.echo(f"export {key}={shlex.quote(value)}")
 
 

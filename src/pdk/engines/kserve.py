@@ -150,6 +150,28 @@ class KServe:
         with _errors():
             self._api.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body, dry_run="All")
 
+    def config_map(self, namespace: str, name: str) -> dict[str, str]:
+        """What a config map holds.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with _errors():
+            return dict(self._core.read_namespaced_config_map(name, namespace).data or {})
+
+    def account(self, namespace: str, name: str) -> dict[str, str]:
+        """What a service account and its secrets are annotated with.
+
+        Raises:
+            NotFound: there is none, or a secret of it is missing.
+        """
+        with _errors():
+            found = self._core.read_namespaced_service_account(name, namespace)
+            notes = dict(found.metadata.annotations or {})
+            for reference in found.secrets or []:
+                notes.update(self._core.read_namespaced_secret(reference.name, namespace).metadata.annotations or {})
+        return notes
+
     def pod_logs(self) -> Iterator[str]:
         """The lines that the pods of all InferenceServices have printed."""
         with _errors():

@@ -16,5 +16,8 @@ class Store(Protocol):
     def find(self, *, model: str, digest: str) -> str | None:
         """The URI of a model's folder with this digest, if it was put before."""
 
+    def check(self) -> None:
+        """Raise PdkError, with the reason, where the store cannot be used."""
+
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
         """Keep a model's files (path below its folder → content); returns the URI of the folder."""

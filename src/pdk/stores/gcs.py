@@ -34,6 +34,12 @@ class GcsStore:
     def _prefix(self, model: str, digest: str) -> str:
         return f"{model}/{digest[:16]}"
 
+    def check(self) -> None:
+        """Look whether the bucket is there and may be used."""
+        with self._bucket() as bucket:
+            if not bucket.exists():
+                raise EngineError(f"there is no bucket {self.bucket!r}")
+
     def find(self, *, model: str, digest: str) -> str | None:
         """The folder, where its archive is there under its exact name: that is uploaded last."""
         prefix = self._prefix(model, digest)
@@ -44,7 +50,9 @@ class GcsStore:
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
         """Upload everything, the archive last."""
         prefix = self._prefix(model, digest)
+        from google.cloud.storage.retry import DEFAULT_RETRY  # writing the same content again does no harm
+
         with self._bucket() as bucket:
             for path, content in sorted(files.items(), key=lambda pair: pair[0].endswith(".mar")):
-                bucket.blob(f"{prefix}/{path}").upload_from_string(content, content_type="application/octet-stream")
+                bucket.blob(f"{prefix}/{path}").upload_from_string(content, content_type="application/octet-stream", retry=DEFAULT_RETRY)
         return f"gs://{self.bucket}/{prefix}"

@@ -18,6 +18,10 @@ class PachydermStore:
     pachyderm: Pachyderm
     project: str
 
+    def check(self) -> None:
+        """Look whether Pachyderm answers; the repo is made when the first archive comes."""
+        self.pachyderm.version()
+
     def find(self, *, model: str, digest: str) -> str | None:
         """The folder, as the commit that brought it has it: whoever asks again is given the same URI."""
         head, path = self.pachyderm.head(self.project, REPO, BRANCH), f"/{self._folder(model, digest)}/{DIGEST_FILE}"

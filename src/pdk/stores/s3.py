@@ -9,6 +9,8 @@ from typing import Any
 
 from pdk.errors import EngineError
 
+ATTEMPTS = 12  # of a call that is answered 5xx or not at all: they span minutes, since the pauses between them grow to 20 s
+
 
 @dataclass(frozen=True)
 class S3Store:
@@ -19,15 +21,21 @@ class S3Store:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         import boto3
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            yield boto3.client("s3")
+            yield boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}))
         except (BotoCoreError, ClientError) as error:
             raise EngineError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
 
     def _prefix(self, model: str, digest: str) -> str:
         return f"{model}/{digest[:16]}"
+
+    def check(self) -> None:
+        """Look whether the bucket is there and may be used."""
+        with self._client() as client:
+            client.head_bucket(Bucket=self.bucket)
 
     def find(self, *, model: str, digest: str) -> str | None:
         """The folder, where its archive is there under its exact key: that is uploaded last."""

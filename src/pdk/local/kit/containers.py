@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pdk.checkout import ROOT
 from pdk.errors import UserError
 from pdk.local.kit.process import Bind, Spec, base_environment
 
-CHECKOUT = Path(__file__).resolve().parents[4]
 # repository → folder of the checkout
 OURS = {"pdk/train": "containers/train", "pdk/deploy": "containers/deploy", "pdk/serve": "containers/serve"}
 ENGINES = ("podman", "docker")
@@ -29,7 +29,7 @@ def repository(image: str) -> str:
 def folder(image: str) -> Path | None:
     """The container folder behind one of this project's images."""
     found = OURS.get(repository(image))
-    return CHECKOUT / found if found else None
+    return ROOT / found if found else None
 
 
 def program(

@@ -1,0 +1,89 @@
+"""Your own model in three files: this one trains it, handler.py answers with it, const.yaml configures the experiment."""
+
+import csv
+import io
+
+import torch
+from determined.pytorch import DataLoader, PyTorchTrial, TorchData
+from handler import WIDTH, features
+from pachyderm_sdk import Client
+from pachyderm_sdk.api import pfs
+from torch import nn
+
+HELD_OUT = 5  # every so-manieth customer validates
+
+
+class Net(nn.Module):
+    """The logit of leaving, of shape (N,), from customers of shape (N, WIDTH); the scale of each column is learned from the data."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(WIDTH))
+        self.register_buffer("spread", torch.ones(WIDTH))
+        self.layers = nn.Sequential(nn.Linear(WIDTH, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers((x - self.mean) / self.spread).squeeze(1)
+
+
+def tables(source):
+    """The rows of all CSV files of the commit.
+
+    Raises:
+        ValueError: there is none, or a row cannot be used; with file and line.
+    """
+    client = Client(host=source["host"], port=int(source["port"]), auth_token=source.get("token") or None)
+    repo = pfs.Repo(name=source["repo"], type="user", project=pfs.Project(name=source["project"]))
+    x, y = [], []
+    with client.pfs.pfs_tar_file(file=pfs.File(commit=pfs.Commit(repo=repo, id=source["branch"]), path="/")) as archive:
+        for member in archive:
+            if not (member.isfile() and member.name.endswith(".csv")):
+                continue
+            for line, row in enumerate(csv.DictReader(io.TextIOWrapper(archive.extractfile(member), "utf-8")), 2):
+                try:
+                    x.append(features(row))
+                    y.append(float(row["churned"] == "1"))
+                except (KeyError, ValueError) as error:
+                    raise ValueError(f"{member.name}, line {line}: {error}") from error
+    if len(x) < 2 * HELD_OUT:
+        raise ValueError(f"commit {source['branch']} of {source['project']}/{source['repo']} holds {len(x)} customers in .csv files; too few")
+    print(f"customers: {len(x)}, of which {int(sum(y))} left", flush=True)
+    return torch.tensor(x), torch.tensor(y)
+
+
+class ChurnTrial(PyTorchTrial):
+    """Trains `Net`."""
+
+    def __init__(self, context):
+        self.context = context
+        self.model = context.wrap_model(Net(context.get_hparam("hidden")))
+        self.optimizer = context.wrap_optimizer(torch.optim.Adam(self.model.parameters(), lr=context.get_hparam("learning_rate")))
+        self.rows = None
+
+    def _split(self):
+        if self.rows is None:
+            x, y = tables(self.context.get_data_config()["pachyderm"])
+            held = torch.arange(len(x)) % HELD_OUT == 0
+            self.model.mean.copy_(x[~held].mean(0))
+            self.model.spread.copy_(x[~held].std(0).clamp(min=1e-3))
+            self.rows = [list(zip(x[part], y[part], strict=True)) for part in (~held, held)]
+        return self.rows
+
+    def build_training_data_loader(self):
+        return DataLoader(self._split()[0], batch_size=self.context.get_per_slot_batch_size(), shuffle=True)
+
+    def build_validation_data_loader(self):
+        return DataLoader(self._split()[1], batch_size=256)
+
+    def train_batch(self, batch: TorchData, epoch_idx: int, batch_idx: int):
+        x, y = batch
+        loss = nn.functional.binary_cross_entropy_with_logits(self.model(x), y)
+        self.context.backward(loss)
+        self.context.step_optimizer(self.optimizer)
+        return {"loss": loss}
+
+    def evaluate_batch(self, batch: TorchData):
+        x, y = batch
+        logits = self.model(x)
+        right = ((logits > 0) == (y > 0.5)).float().mean()
+        return {"validation_loss": nn.functional.binary_cross_entropy_with_logits(logits, y), "accuracy": right}

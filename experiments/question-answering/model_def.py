@@ -1,0 +1,121 @@
+"""A small extractive model, trained from scratch: where in the context does the answer begin, and where does it end."""
+
+import json
+
+import torch
+from determined.pytorch import DataLoader, PyTorchTrial
+from handler import BUCKETS, numbers
+from pachyderm_sdk import Client
+from pachyderm_sdk.api import pfs
+from torch import nn
+
+HELD_OUT = 8  # every so-manieth text validates
+
+
+class Net(nn.Module):
+    """Scores of the answer's first and last word, each of shape (N, words of the context).
+
+    Takes contexts (N, W) and questions (N, Q) as buckets of words, 0 where there is none, and shared words (N, W) as 0 or 1.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.embed = nn.Embedding(BUCKETS, width, padding_idx=0)
+        self.read = nn.GRU(width, width, batch_first=True, bidirectional=True)
+        self.mix = nn.GRU(3 * width + 1, width, batch_first=True, bidirectional=True)
+        self.ends = nn.Linear(2 * width, 2)
+
+    def forward(self, context: torch.Tensor, shared: torch.Tensor, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        asked = self.read(self.embed(question))[0]
+        there = (question != 0).unsqueeze(2)
+        asked = asked.masked_fill(~there, -1e4).max(dim=1).values
+        rows = torch.cat([self.embed(context), shared.unsqueeze(2), asked.unsqueeze(1).expand(-1, context.shape[1], -1)], dim=2)
+        scores = self.ends(self.mix(rows)[0]).masked_fill((context == 0).unsqueeze(2), -1e4)
+        return scores[:, :, 0], scores[:, :, 1]
+
+
+def texts(source):
+    """Every question of the commit's files, which have SQuAD's form: context, question, answer and where it begins.
+
+    Raises:
+        ValueError: there is none, or a file is not of that form.
+    """
+    client = Client(host=source["host"], port=int(source["port"]), auth_token=source.get("token") or None)
+    repo = pfs.Repo(name=source["repo"], type="user", project=pfs.Project(name=source["project"]))
+    found = []
+    with client.pfs.pfs_tar_file(file=pfs.File(commit=pfs.Commit(repo=repo, id=source["branch"]), path="/")) as archive:
+        for member in archive:
+            if member.isfile() and member.name.endswith(".json"):
+                try:
+                    found += list(questions(json.load(archive.extractfile(member))))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{member.name} is not of SQuAD's form: {type(error).__name__}: {error}") from error
+    if len(found) < 2 * HELD_OUT:
+        raise ValueError(f"commit {source['branch']} of {source['project']}/{source['repo']} holds {len(found)} questions; too few")
+    print(f"questions: {len(found)}", flush=True)
+    return found
+
+
+def questions(body):
+    """(context, question, answer, where it begins) of a file in SQuAD's form."""
+    for article in body["data"]:
+        for paragraph in article["paragraphs"]:
+            for entry in paragraph["qas"]:
+                answer = entry["answers"][0]
+                yield paragraph["context"], entry["question"], answer["text"], int(answer["answer_start"])
+
+
+def example(context, question, answer, begin):
+    """One question as numbers, with the words at which its answer begins and ends."""
+    found, known, shared, wanted = numbers(context, question)
+    inside = [index for index, (word, at) in enumerate(found) if begin <= at < begin + len(answer)]
+    if not inside:
+        raise ValueError(f"the answer {answer!r} is not at {begin} of its context")
+    return known, shared, wanted, inside[0], inside[-1]
+
+
+def together(rows):
+    """A batch: lists of different lengths, filled up with zeros."""
+    known, shared, wanted, first, last = zip(*rows, strict=True)
+    pad = nn.utils.rnn.pad_sequence
+    filled = [pad([torch.tensor(row) for row in part], batch_first=True) for part in (known, shared, wanted)]
+    return (*filled, torch.tensor(first), torch.tensor(last))
+
+
+class AnswerTrial(PyTorchTrial):
+    """Trains `Net`."""
+
+    def __init__(self, context):
+        self.context = context
+        self.model = context.wrap_model(Net(context.get_hparam("width")))
+        self.optimizer = context.wrap_optimizer(torch.optim.Adam(self.model.parameters(), lr=context.get_hparam("learning_rate")))
+        self.rows = None
+
+    def _split(self):
+        if self.rows is None:
+            every = [example(*row) for row in texts(self.context.get_data_config()["pachyderm"])]
+            self.rows = [[row for index, row in enumerate(every) if (index % HELD_OUT == 0) == held] for held in (False, True)]
+        return self.rows
+
+    def build_training_data_loader(self):
+        return DataLoader(self._split()[0], batch_size=self.context.get_per_slot_batch_size(), shuffle=True, collate_fn=together)
+
+    def build_validation_data_loader(self):
+        return DataLoader(self._split()[1], batch_size=128, collate_fn=together)
+
+    def _loss(self, batch):
+        known, shared, wanted, first, last = batch
+        begins, ends = self.model(known, shared, wanted)
+        loss = nn.functional.cross_entropy(begins, first) + nn.functional.cross_entropy(ends, last)
+        right = (begins.argmax(1) == first) & (ends.argmax(1) == last)
+        return loss, right.float().mean()
+
+    def train_batch(self, batch, epoch_idx, batch_idx):
+        loss, _ = self._loss(batch)
+        self.context.backward(loss)
+        self.context.step_optimizer(self.optimizer, clip_grads=lambda parameters: nn.utils.clip_grad_norm_(parameters, 1.0))
+        return {"loss": loss}
+
+    def evaluate_batch(self, batch):
+        loss, right = self._loss(batch)
+        return {"validation_loss": loss, "exact": right}

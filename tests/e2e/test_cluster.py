@@ -1,0 +1,68 @@
+"""The main job on real Pachyderm and real KServe, for each model store: commit, train, archive, serve, predict, and what goes wrong."""
+
+import json
+
+import pytest
+
+from conftest import CHECKOUT, wait_until
+from e2e.conftest import DATA, STORES, Load, run
+
+DRAWINGS = CHECKOUT / "sample-data" / "dogs-and-cats"
+MORE = CHECKOUT / "sample-data" / "more-dogs-and-cats"
+IN_POD_ONLY = """        import os
+
+        if os.path.isdir("/mnt/models"):
+            raise RuntimeError("the weights need a device that is not here")
+        properties, manifest"""
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("store", STORES)
+def test_the_main_job(flow, code, store):
+    flow.arguments = STORES[store]
+    flow.create()
+    # commit → train → archive → InferenceService Ready → curl
+    first = flow.put(DRAWINGS, "/data1")
+    flow.both(first)
+    shown = run("kubectl", "-n", "models", "get", "inferenceservices", "dog-cat", "-o", "json")
+    conditions = {entry["type"]: entry["status"] for entry in json.loads(shown)["status"]["conditions"]}
+    assert conditions["Ready"] == "True"
+    uri = json.loads(shown)["spec"]["predictor"]["model"]["storageUri"]
+    assert uri.startswith({"pachyderm": "s3://", "aws": "s3://models/", "gcp": "gs://models/"}[store])
+    flow.serves(first)
+    flow.is_right()
+    assert 'Host: dog-cat.models.example.com"' in flow.log("dogs-and-cats-deploy")
+
+    # a second commit rolls over under load
+    with Load(flow.ingress) as load:
+        second = flow.put(MORE, "/data2")
+        flow.both(second)
+        wait_until(lambda: load.answers.get(second, 0) >= 10, 60, "the new version's answers")
+    assert not load.failures
+    assert set(load.answers) == {first, second}
+    flow.is_right()
+
+    # a bad model: it passes the deploy step's own trial, and dies where it serves
+    code.branch("bad", "handler.py", "        properties, manifest", IN_POD_ONLY)
+    flow.create(update=True, gitRef="bad")
+    third = flow.put(min((DRAWINGS / "cats").iterdir()), "/data3/cat.1000.jpg")
+    assert flow.job("dogs-and-cats-model", third)[0] == "JOB_SUCCESS", flow.log("dogs-and-cats-model")[-4000:]
+    assert flow.job("dogs-and-cats-deploy", third)[0] == "JOB_FAILURE"
+    said = flow.log("dogs-and-cats-deploy")
+    assert "the weights need a device that is not here" in said, said[-3000:]
+    assert flow.predict("cat")[:2] == ("200", second)
+
+    # the data as they were: the earlier model serves again, and nothing is trained
+    flow.create(update=True)
+    known = flow.jobs("dogs-and-cats-model")
+    run("pachctl", "create", "branch", f"{DATA}@master", "--head", first)
+    reverted = wait_until(lambda: next(iter(set(flow.jobs("dogs-and-cats-model")) - set(known)), None), 60, "the reverted data's job")
+    flow.both(reverted)
+    assert "its checkpoint is registered again" in flow.log("dogs-and-cats-model")
+    flow.serves(first)
+    flow.is_right()
+
+    # the pipelines go, the service stays
+    run("pachctl", "delete", "pipeline", "dogs-and-cats-deploy")
+    run("pachctl", "delete", "pipeline", "dogs-and-cats-model")
+    flow.is_right()
