@@ -29,13 +29,19 @@ def ask(runtime, value=1, model="m"):
 
 def test_several_workers_share_a_socket_and_their_counts(start):
     runtime = start({"m": WHO}, "--workers", "2")
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask(runtime), range(200)))
+    answers, workers = [], {worker.pid for worker in runtime.workers()}
+
+    def answered():  # the server is ready as soon as one of them is
+        with ThreadPoolExecutor(8) as pool:
+            answers.extend(pool.map(lambda _: ask(runtime), range(40)))
+        return {answer.json()["predictions"][0] for answer in answers} == workers
+
+    wait_until(answered, 60, "answers of both workers")
+    assert len(workers) == 2
+    assert runtime.process.pid not in workers
     assert {answer.status_code for answer in answers} == {200}
-    answered = {answer.json()["predictions"][0] for answer in answers}
-    assert answered == {worker.pid for worker in runtime.workers()}
-    assert runtime.process.pid not in answered
-    wait_until(lambda: 'pdk_requests_total{code="200",model="m",protocol="v1"} 200.0' in runtime("/metrics").text, 10, "the counts")
+    counted = f'pdk_requests_total{{code="200",model="m",protocol="v1"}} {len(answers)}.0'
+    wait_until(lambda: counted in runtime("/metrics").text, 10, "the counts")
 
 
 def test_a_worker_that_dies_is_started_again(start):

@@ -12,6 +12,7 @@ from pdk.errors import UserError
 from pdk.mar import Manifest, write
 from pdk.mar.format import DIGESTS, PROVENANCE
 from pdk.serving.check import answer
+from pdk.timing import IMPORTS, clock
 
 HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt"
 SCRIPTED = "model.pt"
@@ -39,8 +40,9 @@ def script(checkpoint: Path, target: Path) -> None:
     Raises:
         UserError: the checkpoint cannot be loaded, or its model cannot be scripted.
     """
-    import torch
-    from determined.pytorch import load_trial_from_checkpoint_path
+    with clock.during(IMPORTS):
+        import torch
+        from determined.pytorch import load_trial_from_checkpoint_path
 
     try:
         trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu"})

@@ -18,6 +18,7 @@ from pdk.stores import Store
 from pdk.stores.gcs import GcsStore
 from pdk.stores.pachyderm import PachydermStore
 from pdk.stores.s3 import S3Store
+from pdk.timing import WAITING, clock
 
 
 def say(text: str) -> None:
@@ -87,13 +88,15 @@ def run(job: Job) -> None:
         provenance = info.get("provenance") or {}
         digest = digest_of(model, checkpoint, provenance)
         store = store_for(job, Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token))
-        uri = store.find(model=model, digest=digest)
+        with clock.during(WAITING):
+            uri = store.find(model=model, digest=digest)
         if uri is not None:
             say("archive: it was made before, and is served again")
         else:
             files = pack(model, version, checkpoint, provenance, scratch)
             say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
-            uri = store.put(model=model, files=files, digest=digest)
+            with clock.during(WAITING):
+                uri = store.put(model=model, files=files, digest=digest)
     say(f"model store: {uri}")
     kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations_for(job, digest, version), job.canary)
     share = "" if job.canary is None else f", for {job.canary} % of the requests"
@@ -135,10 +138,12 @@ def main() -> int:
     """The container's entry point: 0, or 1 with one clear message."""
     from pdk.deploy.arguments import parse
 
+    clock.begin()
     try:
         job = parse()
         (run if job.action == "deploy" else change)(job)
     except PdkError as error:
         say(f"deploy: {error}")
         return 1
+    say(clock.report())
     return 0

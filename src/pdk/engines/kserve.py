@@ -16,6 +16,7 @@ from kubernetes import client, config
 
 from pdk.engines.patience import patiently
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
+from pdk.timing import WAITING, clock
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 DIGEST = "pdk/archive-digest"
@@ -51,7 +52,8 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except client.ApiException as error:
-        raise CODES.get(error.status, EngineError)(f"Kubernetes: {error.status} {error.reason}: {error.body or ''}"[:1000]) from error
+        kind = CODES.get(error.status, TemporaryError if error.status == 429 or error.status >= 500 else EngineError)
+        raise kind(f"Kubernetes: {error.status} {error.reason}: {error.body or ''}"[:1000]) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise TemporaryError(f"Kubernetes does not answer ({error}); is it running, and is the kubeconfig right?") from error
 
@@ -337,6 +339,10 @@ class KServe:
         Raises:
             EngineError: it failed, or did not within `timeout_s`; in the predictor's own words.
         """
+        with clock.during(WAITING):
+            return self._wait(namespace, name, timeout_s)
+
+    def _wait(self, namespace: str, name: str, timeout_s: float) -> Status:
         deadline, since = time.monotonic() + timeout_s, None
         while True:
             body = self.find(namespace, name)

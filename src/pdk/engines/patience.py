@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pdk.errors import EngineError, TemporaryError
+from pdk.timing import WAITING, clock
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,10 +27,12 @@ def patiently(what: str, call: Callable[[], T], seconds: float = START_S) -> T:
     deadline, delay = time.monotonic() + seconds, FIRST_DELAY_S
     while True:
         try:
-            return call()
+            with clock.during(WAITING):
+                return call()
         except (TemporaryError, EngineError) as error:
             if time.monotonic() + delay > deadline:
                 raise
             log.warning("%s: %s; trying again in %g s", what, error, delay)
-            time.sleep(delay)
+            with clock.during(WAITING):
+                time.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pdk.errors import UserError
+from pdk.timing import WAITING, clock
 
 SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?!//)(?P<path>[^\s]+)")
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -165,9 +166,10 @@ class Git:
         command = ["git", *(word for guard in guards for word in ("-c", guard)), *words]
         for delay in (*PAUSES_S, None):
             try:
-                done = subprocess.run(
-                    command, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, input=stdin
-                )
+                with clock.during(WAITING):
+                    done = subprocess.run(
+                        command, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, input=stdin
+                    )
             except FileNotFoundError:
                 raise UserError("git is not installed where this job runs; install it") from None
             except subprocess.TimeoutExpired:

@@ -11,6 +11,7 @@ from pdk.engines.determined import Determined, Version
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
+from pdk.timing import WAITING, clock
 from pdk.train import experiment as experiments
 from pdk.train.arguments import Job
 from pdk.train.checkout import checkout
@@ -119,16 +120,19 @@ def _follow(determined: Determined, number: int) -> None:
         if status.phase == "failed":
             last = "\n".join(determined.log_lines(number)[-FAILURE_LINES:])
             raise UserError(f"experiment {number} ended as {status.state}; the last lines of its log:\n{last}")
-        time.sleep(max(POLL_S, 10 * took))  # a long log takes long to read: not more than a tenth of the time goes there
+        with clock.during(WAITING):
+            time.sleep(max(POLL_S, 10 * took))  # a long log takes long to read: not more than a tenth of the time goes there
 
 
 def main() -> int:
     """The container's entry point: 0, or 1 with one clear message."""
     from pdk.train.arguments import parse
 
+    clock.begin()
     try:
         run(parse())
     except PdkError as error:
         say(f"train: {error}")
         return 1
+    say(clock.report())
     return 0

@@ -16,7 +16,7 @@ from pdk.local.kit.process import Bind, Spec, base_environment
 
 # repository → folder of the checkout
 OURS = {"pdk/train": "containers/train", "pdk/deploy": "containers/deploy", "pdk/serve": "containers/serve"}
-ENGINES = ("podman", "docker")
+WAITING = ("podman", "docker")
 
 
 def repository(image: str) -> str:
@@ -43,7 +43,7 @@ def program(
     home = folder(image)
     if home is not None:
         return Spec(argv=argv, env={**base_environment(), **env}, cwd=cwd or str(home), binds=binds, stdin=stdin)
-    engine = next((found for name in ENGINES if (found := shutil.which(name))), None)
+    engine = next((found for name in WAITING if (found := shutil.which(name))), None)
     if engine is None:
         raise UserError(
             f"the image {image!r} cannot be run: it is none of {', '.join(sorted(OURS))}, which run as plain processes, and neither podman "
