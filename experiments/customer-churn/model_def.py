@@ -39,7 +39,7 @@ def tables(source):
         for member in archive:
             if not (member.isfile() and member.name.endswith(".csv")):
                 continue
-            for line, row in enumerate(csv.DictReader(io.TextIOWrapper(archive.extractfile(member), "utf-8")), 2):
+            for line, row in enumerate(csv.DictReader(io.StringIO(archive.extractfile(member).read().decode())), 2):
                 try:
                     x.append(features(row))
                     y.append(float(row["churned"] == "1"))

@@ -21,17 +21,20 @@ class Net(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.embed = nn.Embedding(BUCKETS, width, padding_idx=0)
-        self.read = nn.GRU(width, width, batch_first=True, bidirectional=True)
-        self.mix = nn.GRU(3 * width + 1, width, batch_first=True, bidirectional=True)
-        self.ends = nn.Linear(2 * width, 2)
+        self.read = nn.Conv1d(width, width, 3, padding=1)
+        self.enter = nn.Conv1d(2 * width + 1, width, 1)
+        self.layers = nn.ModuleList([nn.Conv1d(width, width, 3, padding=reach, dilation=reach) for reach in (1, 2, 4, 8)])
+        self.ends = nn.Conv1d(width, 2, 1)
 
     def forward(self, context: torch.Tensor, shared: torch.Tensor, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        asked = self.read(self.embed(question))[0]
-        there = (question != 0).unsqueeze(2)
-        asked = asked.masked_fill(~there, -1e4).max(dim=1).values
-        rows = torch.cat([self.embed(context), shared.unsqueeze(2), asked.unsqueeze(1).expand(-1, context.shape[1], -1)], dim=2)
-        scores = self.ends(self.mix(rows)[0]).masked_fill((context == 0).unsqueeze(2), -1e4)
-        return scores[:, :, 0], scores[:, :, 1]
+        asked = torch.relu(self.read(self.embed(question).transpose(1, 2)))
+        asked = asked.masked_fill((question == 0).unsqueeze(1), 0.0).max(dim=2).values
+        words = self.embed(context).transpose(1, 2)
+        rows = self.enter(torch.cat([words, shared.unsqueeze(1), asked.unsqueeze(2).expand(-1, -1, context.shape[1])], dim=1))
+        for layer in self.layers:  # each sees twice as far: together 15 words to both sides
+            rows = rows + torch.relu(layer(rows))
+        scores = self.ends(rows).masked_fill((context == 0).unsqueeze(1), -1e4)
+        return scores[:, 0], scores[:, 1]
 
 
 def texts(source):
@@ -47,7 +50,7 @@ def texts(source):
         for member in archive:
             if member.isfile() and member.name.endswith(".json"):
                 try:
-                    found += list(questions(json.load(archive.extractfile(member))))
+                    found += list(questions(json.loads(archive.extractfile(member).read())))
                 except (KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"{member.name} is not of SQuAD's form: {type(error).__name__}: {error}") from error
     if len(found) < 2 * HELD_OUT:
