@@ -181,6 +181,36 @@ def documents(text):
     return found
 
 
+class Logs(threading.Thread):
+    """Follows what a pipeline's pods print: Pachyderm removes a pod as soon as its job has ended."""
+
+    def __init__(self, pipeline):
+        super().__init__(daemon=True)
+        self.words = ["kubectl", "logs", "-f", "-l", f"pipelineName={pipeline}", "-c", "user", "--tail", "-1", "--ignore-errors"]
+        self.lines, self._process, self._end = {}, None, threading.Event()
+
+    def run(self):
+        while not self._end.is_set():
+            self._process = subprocess.Popen(self.words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for line in self._process.stdout:
+                self.lines[line] = None  # once each: a pod that is followed again starts over
+            self._process.wait()
+            self._end.wait(0.5)
+
+    def finish(self):
+        self._end.set()
+        if self._process is not None:
+            self._process.terminate()
+
+    def text(self):
+        """The messages, without what the worker adds to them."""
+        found = []
+        for line in list(self.lines):
+            match = re.search(r'"message":("(?:[^"\\]|\\.)*")', line)
+            found.append(json.loads(match[1]) if match else line.rstrip())
+        return "\n".join(found)
+
+
 @dataclass
 class Flow:
     """The dogs-and-cats example on the cluster, by pachctl, kubectl and curl."""
@@ -188,6 +218,7 @@ class Flow:
     ingress: str
     code: Code
     arguments: dict = field(default_factory=dict)
+    logs: dict = field(default_factory=dict)
 
     def create(self, *, update=False, **changes):
         """Project, repo and pipelines."""
@@ -217,23 +248,15 @@ class Flow:
         """The job of a commit, once it has ended: (state, reason)."""
 
         def ended():
-            said = run("pachctl", "inspect", "job", f"{pipeline}@{commit}", "--raw", check=False)
-            if not said.startswith("{"):
-                return None
-            job = json.loads(said)
-            return job if job["state"] in ("JOB_SUCCESS", "JOB_FAILURE", "JOB_KILLED", "JOB_UNRUNNABLE") else None
+            said = run("pachctl", "wait", "job", f"{pipeline}@{commit}", "--raw", check=False, timeout=timeout)
+            return json.loads(said) if said.startswith("{") else None  # there is no job yet
 
         job = wait_until(ended, timeout, f"the end of job {pipeline}@{commit}")
         return job["state"], job.get("reason", "")
 
     def log(self, pipeline):
-        """What the pipeline's worker has printed."""
-        said = run("kubectl", "logs", "-l", f"pipelineName={pipeline}", "-c", "user", "--tail", "-1", check=False)
-        lines = []
-        for line in said.splitlines():
-            found = re.search(r'"message":"((?:[^"\\]|\\.)*)"', line)
-            lines.append(json.loads(f'"{found[1]}"') if found else line)
-        return "\n".join(lines)
+        """What the pipeline's pods have printed."""
+        return self.logs[pipeline].text()
 
     def both(self, commit):
         """Wait for the train and the deploy job of a commit; fails with their logs."""
@@ -272,7 +295,12 @@ def flow(testbed, cluster, code):
     """A flow of the example with nothing made yet; removed afterwards."""
     made = Flow(testbed, code)
     made.delete()
+    made.logs = {name: Logs(name) for name in ("dogs-and-cats-model", "dogs-and-cats-deploy")}
+    for log in made.logs.values():
+        log.start()
     yield made
+    for log in made.logs.values():
+        log.finish()
     made.delete()
 
 

@@ -44,4 +44,4 @@ class PachydermStore:
         return f"{model}/{digest[:16]}"
 
     def _uri(self, commit: str, model: str, digest: str) -> str:
-        return f"s3://{commit}.{REPO}.{self.project}/{self._folder(model, digest)}"
+        return f"s3://{commit}.{BRANCH}.{REPO}.{self.project}/{self._folder(model, digest)}"

@@ -47,7 +47,7 @@ class Services:
             files = {"handler.py": handler.replace("{answer}", str(answer)).encode(), "provenance.json": origin}
             write(archive, Manifest("m", str(answer), "handler.py"), files)
             commit = self.engine.write("default", self.name, "master", "m", {"model-store/m.mar": archive.read_bytes()})
-            self.uris[answer, handler] = f"s3://{commit}.{self.name}.default/m"
+            self.uris[answer, handler] = f"s3://{commit}.master.{self.name}.default/m"
         return self.uris[answer, handler]
 
     def apply(self, uri, *, mode="Knative", notes=None, **predictor):

@@ -52,7 +52,7 @@ def store(up, tmp_path, name):
             archive, Manifest("scale", "1.0", "handler.py", "model.pt"), {"model.pt": tmp_path / "model.pt", "handler.py": handler.encode()}
         )
         files = {"model-store/scale.mar": archive.read_bytes(), "config/example.json": b'{"instances": [1]}'}
-        return f"s3://{engine.write('default', name, 'master', 'scale', files)}.{name}.default/scale"
+        return f"s3://{engine.write('default', name, 'master', 'scale', files)}.master.{name}.default/scale"
 
     return put
 

@@ -72,18 +72,16 @@ class S3Error(Exception):
 
 
 def parse_bucket(name: str) -> CommitRef:
-    """``COMMIT.repo.project``, ``branch.repo.project`` or ``COMMIT.branch.repo.project``; the project may be left out.
+    """``[[COMMIT.]branch.]repo[.project]``, as the engine reads it: two parts are branch and repo, a project needs the branch before it.
 
     Raises:
-        S3Error: it is none of these.
+        S3Error: it is not of that form.
     """
     parts = name.split(".")
     commit = parts.pop(0) if COMMIT_ID.fullmatch(parts[0]) else ""
-    if commit and len(parts) == 2:  # COMMIT.repo.project: the branch does not matter
-        return CommitRef(RepoRef(parts[1], parts[0]), commit)
+    if len(parts) not in (1, 2, 3) or not all(parts):
+        raise S3Error("NoSuchBucket", f"The bucket name {name!r} is not of the form commit.branch.repo.project")
     branch = parts.pop(0) if len(parts) > 1 else "master"
-    if len(parts) not in (1, 2) or not all(parts):
-        raise S3Error("NoSuchBucket", f"The bucket name {name!r} is not of the form branch.repo.project or commit.repo.project")
     return CommitRef(RepoRef(parts[1] if len(parts) == 2 else repos.DEFAULT_PROJECT, parts[0]), commit, branch)
 
 
