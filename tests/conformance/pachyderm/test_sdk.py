@@ -108,7 +108,7 @@ def test_the_s3_gateway_serves_commits(up, client, repo):
     endpoint = f"http://127.0.0.1:{up.installation.ports.s3}"
     config = Config(signature_version=botocore.UNSIGNED, s3={"addressing_style": "path"})
     s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", config=config)
-    for bucket in (f"{commit.id}.{repo.name}.default", f"master.{repo.name}.default", f"{commit.id}.master.{repo.name}.default"):
+    for bucket in (f"{commit.id}.{repo.name}", f"master.{repo.name}.default", f"{commit.id}.master.{repo.name}.default"):
         listed = s3.list_objects_v2(Bucket=bucket, Prefix="m/", MaxKeys=3)
         assert [entry["Key"] for entry in listed["Contents"]] == ["m/0", "m/1", "m/2"]
         rest = s3.list_objects_v2(Bucket=bucket, Prefix="m/", ContinuationToken=listed["NextContinuationToken"])
@@ -137,7 +137,7 @@ def test_the_s3_gateway_takes_objects(up, client, repo):
     first = s3.put_object(Bucket=bucket, Key="a/b", Body=b"one")
     s3.put_object(Bucket=bucket, Key="a/b", Body=b"two")
     assert s3.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"two"
-    older = f"{first['VersionId']}.{repo.name}.default"
+    older = f"{first['VersionId']}.master.{repo.name}.default"
     assert s3.get_object(Bucket=older, Key="a/b")["Body"].read() == b"one"
     s3.copy_object(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "a/b"})
     assert s3.head_object(Bucket=bucket, Key="c")["ETag"] == s3.head_object(Bucket=bucket, Key="a/b")["ETag"]
