@@ -1,41 +1,10 @@
-"""A cluster of the real engines (the testbed's), set up as a guide's overlay does it, and the flow on it by its users' commands.
+"""Fixtures of the tests on a cluster, which ``make e2e`` runs."""
 
-Run by ``make e2e``. Determined is the local server, bound to the node's address with its login on, or the master that DET_MASTER names.
-"""
-
-import json
 import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-import requests
 
-from conftest import CHECKOUT, commit_all, program, wait_until
-from pdk.settings import Installation
-
-NODE = "10.77.0.1"
-MASTER_PORT = 8180
-HOST, PREDICT = "dog-cat.models.example.com", "/v1/models/dogs-and-cats:predict"
-PROJECT, DATA = "pdk-dogs-and-cats", "dogs-and-cats-data"
-TEMPLATE = CHECKOUT / "pipelines" / "pipelines.jsonnet"
-RATE = 10  # requests a second that run through a rollout
-
-
-def run(*words, check=True, stdin=None, timeout=600):
-    """Run a client; its output, standard error included."""
-    done = subprocess.run(words, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
-    if check and done.returncode:
-        pytest.fail(f"{' '.join(words)} exited {done.returncode}:\n{done.stdout[-3000:]}")
-    return done.stdout
+from e2e.cluster import Flow, Master, served_code, set_up
 
 
 @pytest.fixture(scope="session")
@@ -46,291 +15,29 @@ def testbed():
     return os.environ["PDK_TEST_INGRESS"]
 
 
-@dataclass
-class Master:
-    """A Determined that pods of the cluster reach."""
-
-    url: str
-    user: str
-    password: str
-    state: Path | None = None
-    process: subprocess.Popen | None = None
-
-    def start(self):
-        """The local server, on the node's address."""
-        words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", "determined", "--state", str(self.state), "--bind", NODE,
-                 "--port", f"determined={MASTER_PORT}"]  # fmt: skip
-        self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "log").open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self.answers, 60, "the Determined server")
-        self.password = Installation.load(self.state).secret()
-        return self
-
-    def answers(self):
-        assert self.process is None or self.process.poll() is None, (self.state / "log").read_text()
-        try:
-            return requests.get(f"{self.url}/info", timeout=5).status_code == 200
-        except requests.RequestException:
-            return False
-
-    def stop(self):
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-
-
 @pytest.fixture(scope="session")
 def master(testbed, tmp_path_factory):
     """The Determined of the flow."""
-    if os.environ.get("DET_MASTER"):
-        return Master(os.environ["DET_MASTER"], os.environ["DET_USER"], os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"])
-    made = Master(f"http://{NODE}:{MASTER_PORT}", "determined", "", tmp_path_factory.mktemp("master") / "state").start()
+    made = Master.named(tmp_path_factory.mktemp("master") / "state")
     yield made
     made.stop()
 
 
-@dataclass
-class Code:
-    """A git repository behind SSH, as pods reach it."""
-
-    folder: Path
-    url: str
-    key: str
-    known_hosts: str
-
-    def branch(self, branch, name, old, new):
-        """A branch on which a file of the experiment is changed."""
-        run("git", "-C", str(self.folder), "checkout", "-q", "-B", branch, "main")
-        path = self.folder / "experiments" / "dogs-and-cats" / name
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-        commit_all(self.folder)
-        run("git", "-C", str(self.folder), "checkout", "-q", "main")
-
-
 @pytest.fixture(scope="session")
 def code(testbed, tmp_path_factory):
-    """The examples' experiments in a repository of their own, served by sshd on the node's address."""
-    sshd = program("sshd", "/usr/sbin/sshd")
-    home = Path("/var/tmp") / f"pdk-e2e-{os.getpid()}"  # sshd wants folders that only their owner writes
-    home.mkdir(mode=0o700)
-    folder = tmp_path_factory.mktemp("code")
-    shutil.copytree(CHECKOUT / "experiments", folder / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
-    commit_all(folder)
-    for name in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
-    shutil.copy(home / "client.pub", home / "authorized")
-    with socket.socket() as found:
-        found.bind((NODE, 0))
-        port = found.getsockname()[1]
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress {NODE}\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(home / "config")], stderr=log)
-    wait_until(lambda: "listening" in (home / "log").read_text(), 20, "sshd")
-    known = f"[{NODE}]:{port} {(home / 'host.pub').read_text()}"
-    yield Code(folder, f"ssh://root@{NODE}:{port}{folder}", (home / "client").read_text(), known)
-    server.terminate()
-    server.wait(20)
-    shutil.rmtree(home)
+    """The examples' experiments, as pods reach them."""
+    with served_code(tmp_path_factory.mktemp("code")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
-def cluster(testbed, master, code, tmp_path_factory):
-    """What deploy/testbed sets up, with this run's secrets."""
-    folder = tmp_path_factory.mktemp("overlay") / "deploy"
-    shutil.copytree(CHECKOUT / "deploy", folder)
-    apply_overlay(folder, master)
-    secret = {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "git", "namespace": "default"},
-        "stringData": {"git_ssh_key": code.key, "git_known_hosts": code.known_hosts},
-    }  # fmt: skip
-    run("kubectl", "apply", "-f", "-", stdin=json.dumps(secret))
-    return folder
-
-
-def apply_overlay(folder, master, **changes):
-    """Write the secrets' files as the guide says, and apply."""
-    values = {"det_master": master.url, "det_user": master.user, "det_password": master.password, "pac_token": "",
-              "pachd_lb_service_host": "10.96.0.50", "pachd_lb_service_port": "30650", "kserve_namespace": "models", **changes}  # fmt: skip
-    (folder / "testbed" / "pipeline-secret.env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
-    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    (folder / "testbed" / "model-store.env").write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
-    return run("kubectl", "apply", "-k", str(folder / "testbed"))
-
-
-STORES = {
-    "pachyderm": {"target": "on-prem", "sharedFolder": ""},
-    "aws": {"target": "aws", "bucket": "models", "storeSecret": "model-store", "serviceAccount": "s3-reader",
-            "storeEndpoint": f"http://{NODE}:9000"},
-    "gcp": {"target": "gcp", "bucket": "models", "storeEndpoint": f"http://{NODE}:9001"},
-}  # fmt: skip
-
-
-def documents(text):
-    """The JSON documents of a client's output, one after the other."""
-    decoder, found, at = json.JSONDecoder(), [], 0
-    while at < len(text.rstrip()):
-        value, at = decoder.raw_decode(text, at)
-        found.append(value)
-        at += len(text[at:]) - len(text[at:].lstrip())
-    return found
-
-
-class Logs(threading.Thread):
-    """Follows what a pipeline's pods print: Pachyderm removes a pod as soon as its job has ended."""
-
-    def __init__(self, pipeline):
-        super().__init__(daemon=True)
-        self.words = ["kubectl", "logs", "-f", "-l", f"pipelineName={pipeline}", "-c", "user", "--tail", "-1", "--ignore-errors"]
-        self.lines, self._process, self._end = {}, None, threading.Event()
-
-    def run(self):
-        while not self._end.is_set():
-            self._process = subprocess.Popen(self.words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            for line in self._process.stdout:
-                self.lines[line] = None  # once each: a pod that is followed again starts over
-            self._process.wait()
-            self._end.wait(0.5)
-
-    def finish(self):
-        self._end.set()
-        if self._process is not None:
-            self._process.terminate()
-
-    def text(self):
-        """The messages, without what the worker adds to them."""
-        found = []
-        for line in list(self.lines):
-            match = re.search(r'"message":("(?:[^"\\]|\\.)*")', line)
-            found.append(json.loads(match[1]) if match else line.rstrip())
-        return "\n".join(found)
-
-
-@dataclass
-class Flow:
-    """The dogs-and-cats example on the cluster, by pachctl, kubectl and curl."""
-
-    ingress: str
-    code: Code
-    arguments: dict = field(default_factory=dict)
-    logs: dict = field(default_factory=dict)
-
-    def create(self, *, update=False, **changes):
-        """Project, repo and pipelines."""
-        if not update:
-            run("pachctl", "create", "project", PROJECT)
-            run("pachctl", "create", "repo", DATA, "--project", PROJECT)
-            run("pachctl", "config", "update", "context", "--project", PROJECT)
-        values = {"example": "dogs-and-cats", "registry": "pdk.local", "gitUrl": self.code.url, "gitRef": "main", "gitSecret": "git",
-                  **self.arguments, **changes}  # fmt: skip
-        words = [word for key, value in values.items() for word in ("--arg", f"{key}={value}")]
-        run("pachctl", "update" if update else "create", "pipeline", "--jsonnet", str(TEMPLATE), *words)
-
-    def put(self, source, path):
-        """Commit a picture or a folder of pictures; returns the commit's ID."""
-        run("pachctl", "put", "file", f"{DATA}@master:{path}", *(["-r"] if source.is_dir() else []), "-f", str(source))
-        return self.head()
-
-    def head(self):
-        return json.loads(run("pachctl", "inspect", "commit", f"{DATA}@master", "--raw"))["commit"]["id"]
-
-    def jobs(self, pipeline):
-        """The IDs of its jobs, newest first."""
-        found = run("pachctl", "list", "job", "--pipeline", pipeline, "--raw")
-        return [entry["job"]["id"] for entry in documents(found)]
-
-    def job(self, pipeline, commit, timeout=600):
-        """The job of a commit, once it has ended: (state, reason)."""
-
-        def ended():
-            said = run("pachctl", "wait", "job", f"{pipeline}@{commit}", "--raw", check=False, timeout=timeout)
-            return json.loads(said) if said.startswith("{") else None  # there is no job yet
-
-        job = wait_until(ended, timeout, f"the end of job {pipeline}@{commit}")
-        return job["state"], job.get("reason", "")
-
-    def log(self, pipeline):
-        """What the pipeline's pods have printed."""
-        return self.logs[pipeline].text()
-
-    def both(self, commit):
-        """Wait for the train and the deploy job of a commit; fails with their logs."""
-        for name in ("dogs-and-cats-model", "dogs-and-cats-deploy"):
-            state, reason = self.job(name, commit)
-            assert state == "JOB_SUCCESS", f"{name}: {reason}\n{self.log(name)[-4000:]}"
-
-    def predict(self, kind):
-        """The guide's curl: status, version that answered, prediction."""
-        body = CHECKOUT / "sample-data" / "requests" / f"{kind}.json"
-        said = run("curl", "-s", "-i", "-H", f"Host: {HOST}", f"{self.ingress}{PREDICT}", "-d", f"@{body}")
-        head, _, answer = said.replace("\r", "").rpartition("\n\n")
-        version = re.search(r"(?im)^pdk-model-version: (\S+)", head)
-        return head.split()[1], version[1] if version else "", answer.strip()
-
-    def is_right(self):
-        assert self.predict("cat")[0::2] == ("200", '{"predictions":[1]}')
-        assert self.predict("dog")[0::2] == ("200", '{"predictions":[0]}')
-
-    def serves(self, version, timeout=60):
-        wait_until(lambda: self.predict("cat")[1] == version, timeout, f"version {version} answering")
-
-    def delete(self):
-        """Everything that the example made in Pachyderm and KServe."""
-        run("kubectl", "delete", "isvc", "dog-cat", "-n", "models", "--ignore-not-found", "--wait")
-        if PROJECT in run("pachctl", "list", "project"):
-            run("pachctl", "config", "update", "context", "--project", PROJECT)
-            run("pachctl", "delete", "pipeline", "--all", "--force", check=False)
-            run("pachctl", "delete", "repo", "--all", "--force", check=False)
-            run("pachctl", "delete", "project", PROJECT, "--force", stdin="y\n", check=False)
-        run("pachctl", "config", "update", "context", "--project", "default")
+def cluster(master, code, tmp_path_factory):
+    """The overlay, applied."""
+    return set_up(tmp_path_factory.mktemp("overlay") / "deploy", master, code)
 
 
 @pytest.fixture
 def flow(testbed, cluster, code):
     """A flow of the example with nothing made yet; removed afterwards."""
-    made = Flow(testbed, code)
-    made.delete()
-    made.logs = {name: Logs(name) for name in ("dogs-and-cats-model", "dogs-and-cats-deploy")}
-    for log in made.logs.values():
-        log.start()
-    yield made
-    for log in made.logs.values():
-        log.finish()
-    made.delete()
-
-
-class Load(threading.Thread):
-    """Requests at a steady pace; answers by version, and failures."""
-
-    def __init__(self, ingress):
-        super().__init__(daemon=True)
-        self.url, self.answers, self.failures, self._end = f"{ingress}{PREDICT}", {}, [], threading.Event()
-        self.body = (CHECKOUT / "sample-data/requests/cat.json").read_bytes()
-
-    def run(self):
-        following = time.monotonic()
-        while not self._end.is_set():
-            try:
-                answer = requests.post(self.url, self.body, headers={"Host": HOST}, timeout=30)
-                if answer.status_code == 200:
-                    version = answer.headers["pdk-model-version"]
-                    self.answers[version] = self.answers.get(version, 0) + 1
-                else:
-                    self.failures.append((answer.status_code, answer.text[:200]))
-            except requests.RequestException as error:
-                self.failures.append((0, str(error)))
-            following += 1 / RATE
-            self._end.wait(max(0.0, following - time.monotonic()))
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self.join()
+    with Flow(testbed, code).watched() as made:
+        yield made

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import CHECKOUT, wait_until
-from e2e.conftest import DATA, STORES, Load, run
+from e2e.cluster import DATA, STORES, Load, run
 
 DRAWINGS = CHECKOUT / "sample-data" / "dogs-and-cats"
 MORE = CHECKOUT / "sample-data" / "more-dogs-and-cats"

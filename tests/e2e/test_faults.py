@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conftest import CHECKOUT, wait_until
-from e2e.conftest import NODE, STORES, apply_overlay, run
+from e2e.cluster import NODE, STORES, apply_overlay, run
 
 FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
 TRAIN, DEPLOY = "dogs-and-cats-model", "dogs-and-cats-deploy"

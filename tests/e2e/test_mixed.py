@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from conftest import CHECKOUT, wait_until
-from e2e.conftest import HOST, NODE, PREDICT, STORES, run
+from e2e.cluster import HOST, NODE, PREDICT, STORES, run
 from flow.test_examples import Example
 from pdk.engines.kserve import KServe
 
