@@ -293,6 +293,21 @@ class KServe:
         found = [said for pod in sorted(listed, key=lambda pod: str(pod.metadata.name)) if (said := self._of_pod(pod))[1]]
         return max(found, default=(False, ""), key=lambda said: said[0])
 
+    def _rolled_out(self, namespace: str, name: str) -> bool:
+        """Whether all its pods are of the newest version and available: a service is Ready as long as those of the one before are."""
+        try:
+            with _errors():
+                found = self._apps.list_namespaced_deployment(namespace, label_selector=f"{OF}={name}").items
+        except NotFound:  # an API without Deployments: its status speaks for the newest version
+            return True
+        return all(
+            (one.status.observed_generation or 0) >= one.metadata.generation
+            and (one.status.updated_replicas or 0) >= (one.spec.replicas or 0)
+            and not one.status.unavailable_replicas
+            and (one.status.replicas or 0) <= (one.status.updated_replicas or 0)
+            for one in found
+        )
+
     def _newest_hash(self, namespace: str, name: str) -> str:
         """The label value that the pods of the newest revision have; empty where no Deployment made them."""
         try:
@@ -349,7 +364,7 @@ class KServe:
             if body is None:
                 raise EngineError(f"InferenceService {namespace}/{name} was deleted while it was waited for")
             status = status_of(body)
-            if status.phase == "ready":
+            if status.phase == "ready" and self._rolled_out(namespace, name):
                 return status
             if status.phase == "failed":
                 raise EngineError(

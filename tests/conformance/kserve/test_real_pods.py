@@ -71,3 +71,10 @@ def test_a_service_becomes_ready(cluster):
     status = cluster()
     assert status.phase == "ready"
     assert status.url.endswith(".models.example.com")
+
+
+def test_a_bad_version_of_a_service_that_serves(cluster):
+    assert cluster().phase == "ready"
+    with pytest.raises(EngineError, match=r"(?s)kserve-container: Error with code 1: .*the weights are missing"):
+        cluster(code="import sys; sys.exit('the weights are missing')")  # the pods of the version before keep the service Ready
+    assert cluster(code=SERVES + "  # again").phase == "ready"
