@@ -126,10 +126,11 @@ def test_the_model_store_answers_503_for_a_minute(quick, master):
         quick.serves(commit)
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def test_no_node_has_room(quick, master):
-    quick.create(requests="memory=900Gi", deployFlags="--timeout 20")
+    quick.create(requests="memory=900Gi", limits="memory=900Gi", deployFlags="--timeout 20")
     commit = quick.put(FEW, "/data1")
     assert quick.job(DEPLOY, commit)[0] == "JOB_FAILURE"
     said = quick.log(DEPLOY)
@@ -151,7 +152,7 @@ def test_a_password_that_is_no_longer_right(quick, master, cluster):
         assert "refuses the login" in quick.log(TRAIN), quick.log(TRAIN)
     finally:
         apply_overlay(cluster, master)
-    quick.create(update=True, deployFlags="--timeout 300")  # its pods are made anew, and read the secret
+    run("pachctl", "rerun", "pipeline", TRAIN, "--reprocess")
     again = wait_until(lambda: next((job for job in quick.jobs(TRAIN) if job != commit), None), 60, "the next job")
     quick.both(again)
     assert registered(master, again) == 1

@@ -13,12 +13,15 @@ from pdk.deploy.arguments import Job
 from pdk.deploy.rollout import annotations_for, spec_for
 from pdk.engines.kserve import MODEL_VERSION, KServe
 from pdk.engines.pachyderm import Pachyderm
+from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
 from pdk.stores import Store
 from pdk.stores.gcs import GcsStore
 from pdk.stores.pachyderm import PachydermStore
 from pdk.stores.s3 import S3Store
-from pdk.timing import WAITING, clock
+from pdk.timing import clock
+
+STORE_S = 180.0  # how long a model store may be away; what is put there once more does no harm: it is named by its content
 
 
 def say(text: str) -> None:
@@ -88,15 +91,13 @@ def run(job: Job) -> None:
         provenance = info.get("provenance") or {}
         digest = digest_of(model, checkpoint, provenance)
         store = store_for(job, Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token))
-        with clock.during(WAITING):
-            uri = store.find(model=model, digest=digest)
+        uri = patiently("model store", lambda: store.find(model=model, digest=digest), STORE_S)
         if uri is not None:
             say("archive: it was made before, and is served again")
         else:
             files = pack(model, version, checkpoint, provenance, scratch)
             say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
-            with clock.during(WAITING):
-                uri = store.put(model=model, files=files, digest=digest)
+            uri = patiently("model store", lambda: store.put(model=model, files=files, digest=digest), STORE_S)
     say(f"model store: {uri}")
     kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations_for(job, digest, version), job.canary)
     share = "" if job.canary is None else f", for {job.canary} % of the requests"

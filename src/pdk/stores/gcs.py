@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdk.errors import EngineError
+from pdk.errors import TemporaryError, UserError
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class GcsStore:
 
     @contextmanager
     def _bucket(self) -> Iterator[Any]:
-        from google.api_core.exceptions import GoogleAPIError
+        from google.api_core.exceptions import GoogleAPIError, RetryError, ServerError
         from google.auth.exceptions import GoogleAuthError
         from google.cloud import storage
 
@@ -28,8 +28,10 @@ class GcsStore:
             key = self.credentials
             client = storage.Client.from_service_account_json(str(key)) if key else storage.Client()
             yield client.bucket(self.bucket)
-        except (GoogleAPIError, GoogleAuthError, OSError) as error:
-            raise EngineError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
+        except (ServerError, RetryError, OSError) as error:
+            raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
+        except (GoogleAPIError, GoogleAuthError) as error:
+            raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
 
     def _prefix(self, model: str, digest: str) -> str:
         return f"{model}/{digest[:16]}"
@@ -38,7 +40,7 @@ class GcsStore:
         """Look whether the bucket is there and may be used."""
         with self._bucket() as bucket:
             if not bucket.exists():
-                raise EngineError(f"there is no bucket {self.bucket!r}")
+                raise UserError(f"there is no bucket {self.bucket!r}")
 
     def find(self, *, model: str, digest: str) -> str | None:
         """The folder, where its archive is there under its exact name: that is uploaded last."""

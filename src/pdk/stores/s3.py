@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pdk.errors import EngineError
-
-ATTEMPTS = 12  # of a call that is answered 5xx or not at all: they span minutes, since the pauses between them grow to 20 s
+from pdk.errors import TemporaryError, UserError
 
 
 @dataclass(frozen=True)
@@ -21,13 +19,18 @@ class S3Store:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
         try:
-            yield boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}))
-        except (BotoCoreError, ClientError) as error:
-            raise EngineError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
+            yield boto3.client("s3")
+        except ClientError as error:
+            status = int(error.response["ResponseMetadata"].get("HTTPStatusCode") or 500)
+            kind = TemporaryError if status >= 500 or status == 429 else UserError
+            raise kind(f"the bucket {self.bucket!r} cannot be used: {error}") from error
+        except HTTPClientError as error:
+            raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
+        except BotoCoreError as error:
+            raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
 
     def _prefix(self, model: str, digest: str) -> str:
         return f"{model}/{digest[:16]}"
