@@ -35,20 +35,8 @@ class Example(Flow):
         values = {"example": self.example, "gitUrl": str(self.code), **arguments}
         words = [word for key, value in values.items() for word in ("--arg", f"{key}={value}")]
         template = str(CHECKOUT / "pipelines/pipelines.jsonnet")
-        self.up.run(
-            sys.executable,
-            "-m",
-            "pdk.cli.main",
-            "create",
-            "pipeline",
-            "-f",
-            template,
-            "--project",
-            self.name,
-            "--state",
-            str(self.up.state),
-            *words,
-        )
+        place = ("--project", self.name, "--state", str(self.up.state))
+        self.up.run(sys.executable, "-m", "pdk.cli.main", "create", "pipeline", "-f", template, *place, *words)
 
     def ask(self, deployment, body):
         url = f"http://127.0.0.1:{self.up.installation.ports.gateway}/v1/models/{self.example}:predict"

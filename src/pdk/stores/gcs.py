@@ -28,6 +28,8 @@ class GcsStore:
             key = self.credentials
             client = storage.Client.from_service_account_json(str(key)) if key else storage.Client()
             yield client.bucket(self.bucket)
+        except FileNotFoundError as error:
+            raise UserError(f"the key file {self.credentials} is not there: {error}") from error
         except (ServerError, RetryError, OSError) as error:
             raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
         except (GoogleAPIError, GoogleAuthError) as error:
