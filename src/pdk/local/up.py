@@ -73,13 +73,16 @@ def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) 
         UserError: one of those named in `fixed` is taken.
     """
     changes: dict[str, int] = {}
+    names = [entry.name for entry in fields(Ports)]
+    known = {getattr(wanted, name) for name in names}
+    spare = (port for port in web.free_ports(bind, 2 * len(names)) if port not in known)  # all different, and none that is kept
     for entry in fields(Ports):
         port = getattr(wanted, entry.name)
         if is_free(bind, port):
             continue
         if entry.name in fixed:
             raise UserError(f"port {port} ({entry.name}) is taken by {holder(port)}; end that, or choose another one")
-        changes[entry.name] = web.free_port(bind)
+        changes[entry.name] = next(spare)
         say(f"port {port} ({entry.name}) is taken by {holder(port)}: using {changes[entry.name]} instead")
     return replace(wanted, **changes)
 
