@@ -198,7 +198,8 @@ def test_the_guides_config_map_and_secret_are_there(up, kubectl):
     ):
         assert up.run(kubectl, "get", "cm", "pdk-config", f"-o=jsonpath={{.data.{key}}}")
     keys = json.loads(up.run(kubectl, "get", "secret", "pipeline-secret", "-o", "json"))["data"]
-    assert set(keys) == {"det_master", "det_user", "det_password", "pac_token", "kserve_namespace"}
+    places = {"pachd_lb_service_host", "pachd_lb_service_port"}
+    assert set(keys) == {"det_master", "det_user", "det_password", "pac_token", "kserve_namespace"} | places
 
 
 def test_core_objects_by_kubectl(up, kubectl, name):
