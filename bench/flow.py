@@ -23,12 +23,13 @@ sys.path[0] = str(HERE.parent / "tests")  # not this folder, in which a file has
 
 import requests  # noqa: E402
 
-from conftest import CHECKOUT, Up, commit_all  # noqa: E402
-from e2e.cluster import DATA, HOST, PREDICT, PROJECT, STORES, TEMPLATE, Flow, Master, served_code, set_up  # noqa: E402
+from conftest import CHECKOUT, Up, commit_all, template_words  # noqa: E402
+from e2e.cluster import STORES, TEMPLATE, Flow, Master, served_code, set_up  # noqa: E402
+from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT  # noqa: E402
 
 ROUNDS = 3
 LIMITS = {"pdk up": {"own": 2.0, "whole": 15.0}, "testbed": {"own": 5.0, "whole": 40.0}}  # seconds
-STEPS = {"train": "dogs-and-cats-model", "deploy": "dogs-and-cats-deploy"}
+STEPS = {"train": MODEL, "deploy": DEPLOY}
 TIMES = re.compile(r"time: ([\d.]+) s, of which imports ([\d.]+) s, waiting ([\d.]+) s, own ([\d.]+) s")
 BODY = (CHECKOUT / "sample-data" / "requests" / "cat.json").read_bytes()
 
@@ -48,8 +49,7 @@ class Place:
 
     def create(self, arguments):
         self.pachctl("config", "update", "context", "--project", PROJECT)
-        words = [word for key, value in {"example": "dogs-and-cats", **arguments}.items() for word in ("--arg", f"{key}={value}")]
-        self.pachctl("create", "pipeline", "--jsonnet", str(TEMPLATE), *words)
+        self.pachctl("create", "pipeline", "--jsonnet", str(TEMPLATE), *template_words({"example": "dogs-and-cats", **arguments}))
 
     def answers(self, version):
         """Wait until a version answers."""
@@ -64,7 +64,8 @@ class Place:
         began = time.time()
         self.pachctl("put", "file", f"{DATA}@master:/{number}", stdin=f"{self.name} {began}")
         version = json.loads(self.pachctl("inspect", "commit", f"{DATA}@master", "--raw"))["commit"]["id"]
-        found, at = {"commit": time.time() - began}, began + (time.time() - began)
+        at = time.time()
+        found = {"commit": at - began}
         for step, pipeline in STEPS.items():
             job = json.loads(self.pachctl("wait", "job", f"{pipeline}@{version}", "--raw"))
             if job["state"] != "JOB_SUCCESS":

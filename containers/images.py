@@ -94,8 +94,6 @@ def ensure_repository(repository: str, region: str) -> None:
 
 def push(names: Sequence[str], options: argparse.Namespace) -> None:
     """Push images that were built."""
-    if not options.registry:
-        stop("push needs a registry: make push REGISTRY=HOST/PATH")
     words, (host, _, path) = builder(options.builder), options.registry.rstrip("/").partition("/")
     match = ECR.fullmatch(host)
     if match:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -218,6 +219,46 @@ def commit_all(folder: Path) -> str:
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
         subprocess.run(["git", *identity, "-C", str(folder), *words], check=True)
     return subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def examples(folder: Path) -> str:
+    """A git repository in `folder` with the experiments of all examples; returns the commit."""
+    shutil.copytree(CHECKOUT / "experiments", folder / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
+    return commit_all(folder)
+
+
+def template_words(values):
+    """The arguments of pipelines/pipelines.jsonnet, as pachctl and pdk take them."""
+    return [word for key, value in values.items() for word in ("--arg", f"{key}={value}")]
+
+
+@contextlib.contextmanager
+def ssh_server(address: str):
+    """An SSH server for this user; its port, and the folder with the keys ``host``, ``client`` and ``stranger``, which it does not know."""
+    sshd = program("sshd", "/usr/sbin/sshd")
+    home = Path("/var/tmp") / f"pdk-ssh-{os.getpid()}"  # sshd wants folders that only their owner writes
+    home.mkdir(mode=0o700)
+    for name in ("host", "client", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
+    shutil.copy(home / "client.pub", home / "authorized")
+    with socket.socket() as found:
+        found.bind((address, 0))
+        port = found.getsockname()[1]
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress {address}\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(home / "config")], stderr=log)
+    try:
+        wait_until(lambda: "listening" in (home / "log").read_text(), 20, "sshd")
+        yield port, home
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(home)
 
 
 def train_spec(name, repo, project, url, ref, *, model, extra="--incremental", sub_dir="experiment", config="const.yaml"):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pdk.errors import PdkError
+from pdk.stores import Store, bucket_of
 
 if TYPE_CHECKING:
     from pdk.engines.determined import Determined
     from pdk.engines.kserve import KServe
     from pdk.engines.pachyderm import Pachyderm
-    from pdk.stores import Store
 
 VERSIONS = {"Pachyderm": "2.12.", "Determined": "0.38."}  # what PDK is tested with
 CONNECT_S = 5.0
@@ -152,14 +152,6 @@ def _checkpoints(engine: Determined) -> Finding:
         todo = "nothing, if trials have credentials of their own; else create the bucket, or give its credentials to the trials"
         return Finding(check, "warning", f"{kind} bucket {bucket!r}, not reachable from here: {error}", matters, todo)
     return Finding(check, "ok", f"{kind} bucket {bucket!r}")
-
-
-def bucket_of(host: str, bucket: str) -> Store:
-    """A bucket as the deploy step uses it; `host` is aws or gcp."""
-    from pdk.stores.gcs import GcsStore
-    from pdk.stores.s3 import S3Store
-
-    return S3Store(bucket) if host == "aws" else GcsStore(bucket)
 
 
 def _kubernetes(places: Places) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,13 +19,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from conftest import CHECKOUT, commit_all, program, wait_until
+from conftest import CHECKOUT, commit_all, examples, ssh_server, template_words, wait_until
+from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT
 from pdk.settings import Installation
 
 NODE = "10.77.0.1"
 MASTER_PORT = 8180
-HOST, PREDICT = "dog-cat.models.example.com", "/v1/models/dogs-and-cats:predict"
-PROJECT, DATA = "pdk-dogs-and-cats", "dogs-and-cats-data"
 TEMPLATE = CHECKOUT / "pipelines" / "pipelines.jsonnet"
 RATE = 10  # requests a second that run through a rollout
 
@@ -102,32 +100,10 @@ class Code:
 @contextlib.contextmanager
 def served_code(folder):
     """The examples' experiments in a repository of their own in `folder`, served by sshd on the node's address."""
-    sshd = program("sshd", "/usr/sbin/sshd")
-    home = Path("/var/tmp") / f"pdk-e2e-{os.getpid()}"  # sshd wants folders that only their owner writes
-    home.mkdir(mode=0o700)
-    shutil.copytree(CHECKOUT / "experiments", folder / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
-    commit_all(folder)
-    for name in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
-    shutil.copy(home / "client.pub", home / "authorized")
-    with socket.socket() as found:
-        found.bind((NODE, 0))
-        port = found.getsockname()[1]
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress {NODE}\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(home / "config")], stderr=log)
-    wait_until(lambda: "listening" in (home / "log").read_text(), 20, "sshd")
-    known = f"[{NODE}]:{port} {(home / 'host.pub').read_text()}"
-    try:
+    examples(folder)
+    with ssh_server(NODE) as (port, home):
+        known = f"[{NODE}]:{port} {(home / 'host.pub').read_text()}"
         yield Code(folder, f"ssh://root@{NODE}:{port}{folder}", (home / "client").read_text(), known)
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(home)
 
 
 def set_up(folder, master, code):
@@ -217,8 +193,7 @@ class Flow:
             run("pachctl", "config", "update", "context", "--project", PROJECT)
         values = {"example": "dogs-and-cats", "registry": "pdk.local", "gitUrl": self.code.url, "gitRef": "main", "gitSecret": "git",
                   **self.arguments, **changes}  # fmt: skip
-        words = [word for key, value in values.items() for word in ("--arg", f"{key}={value}")]
-        run("pachctl", "update" if update else "create", "pipeline", "--jsonnet", str(TEMPLATE), *words)
+        run("pachctl", "update" if update else "create", "pipeline", "--jsonnet", str(TEMPLATE), *template_words(values))
 
     def put(self, source, path):
         """Commit a picture or a folder of pictures; returns the commit's ID."""
@@ -249,7 +224,7 @@ class Flow:
 
     def both(self, commit):
         """Wait for the train and the deploy job of a commit; fails with their logs."""
-        for name in ("dogs-and-cats-model", "dogs-and-cats-deploy"):
+        for name in (MODEL, DEPLOY):
             state, reason = self.job(name, commit)
             assert state == "JOB_SUCCESS", f"{name}: {reason}\n{self.log(name)[-4000:]}"
 
@@ -272,7 +247,7 @@ class Flow:
     def watched(self):
         """Nothing made yet, with the logs of what will be; all is removed at the end."""
         self.delete()
-        self.logs = {name: Logs(name) for name in ("dogs-and-cats-model", "dogs-and-cats-deploy")}
+        self.logs = {name: Logs(name) for name in (MODEL, DEPLOY)}
         for log in self.logs.values():
             log.start()
         try:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from conftest import CHECKOUT, wait_until
-from e2e.cluster import DATA, STORES, Load, run
+from e2e.cluster import STORES, Load, run
+from pdk.demo import DATA, DEPLOY, MODEL
 
 DRAWINGS = CHECKOUT / "sample-data" / "dogs-and-cats"
 MORE = CHECKOUT / "sample-data" / "more-dogs-and-cats"
@@ -31,7 +32,7 @@ def test_the_main_job(flow, code, store):
     assert uri.startswith({"pachyderm": "s3://", "aws": "s3://models/", "gcp": "gs://models/"}[store])
     flow.serves(first)
     flow.is_right()
-    assert 'Host: dog-cat.models.example.com"' in flow.log("dogs-and-cats-deploy")
+    assert 'Host: dog-cat.models.example.com"' in flow.log(DEPLOY)
 
     # a second commit rolls over under load
     with Load(flow.ingress) as load:
@@ -46,23 +47,23 @@ def test_the_main_job(flow, code, store):
     code.branch("bad", "handler.py", "        properties, manifest", IN_POD_ONLY)
     flow.create(update=True, gitRef="bad")
     third = flow.put(min((DRAWINGS / "cats").iterdir()), "/data3/cat.1000.jpg")
-    assert flow.job("dogs-and-cats-model", third)[0] == "JOB_SUCCESS", flow.log("dogs-and-cats-model")[-4000:]
-    assert flow.job("dogs-and-cats-deploy", third)[0] == "JOB_FAILURE"
-    said = flow.log("dogs-and-cats-deploy")
+    assert flow.job(MODEL, third)[0] == "JOB_SUCCESS", flow.log(MODEL)[-4000:]
+    assert flow.job(DEPLOY, third)[0] == "JOB_FAILURE"
+    said = flow.log(DEPLOY)
     assert "the weights need a device that is not here" in said, said[-3000:]
     assert flow.predict("cat")[:2] == ("200", second)
 
     # the data as they were: the earlier model serves again, and nothing is trained
     flow.create(update=True)
-    known = flow.jobs("dogs-and-cats-model")
+    known = flow.jobs(MODEL)
     run("pachctl", "create", "branch", f"{DATA}@master", "--head", first)
-    reverted = wait_until(lambda: next(iter(set(flow.jobs("dogs-and-cats-model")) - set(known)), None), 60, "the reverted data's job")
+    reverted = wait_until(lambda: next(iter(set(flow.jobs(MODEL)) - set(known)), None), 60, "the reverted data's job")
     flow.both(reverted)
-    assert "its checkpoint is registered again" in flow.log("dogs-and-cats-model")
+    assert "its checkpoint is registered again" in flow.log(MODEL)
     flow.serves(first)
     flow.is_right()
 
     # the pipelines go, the service stays
-    run("pachctl", "delete", "pipeline", "dogs-and-cats-deploy")
-    run("pachctl", "delete", "pipeline", "dogs-and-cats-model")
+    run("pachctl", "delete", "pipeline", DEPLOY)
+    run("pachctl", "delete", "pipeline", MODEL)
     flow.is_right()

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import CHECKOUT, wait_until
 from e2e.cluster import NODE, STORES, apply_overlay, run
+from pdk.demo import DEPLOY, MODEL
 
 FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
-TRAIN, DEPLOY = "dogs-and-cats-model", "dogs-and-cats-deploy"
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -41,7 +41,7 @@ def generation(name="dog-cat"):
 def test_pachd_is_restarted_while_a_job_runs(quick, master):
     quick.create()
     commit = quick.put(FEW, "/data1")
-    wait_until(lambda: "experiment" in quick.log(TRAIN) and "was created" in quick.log(TRAIN), 120, "the experiment")
+    wait_until(lambda: "experiment" in quick.log(MODEL) and "was created" in quick.log(MODEL), 120, "the experiment")
     run("kubectl", "delete", "pod", "-l", "app=pachd", "--now")
     run("kubectl", "rollout", "status", "deploy/pachd", "--timeout=120s")
     wait_until(lambda: "COMPONENT" in run("pachctl", "version", check=False), 120, "pachd")
@@ -54,7 +54,7 @@ def test_the_controller_of_kserve_is_away_during_a_deploy(quick, master):
     quick.create()
     with scaled_down("kserve-controller-manager", "kserve"):
         commit = quick.put(FEW, "/data1")
-        assert quick.job(TRAIN, commit)[0] == "JOB_SUCCESS", quick.log(TRAIN)
+        assert quick.job(MODEL, commit)[0] == "JOB_SUCCESS", quick.log(MODEL)
         wait_until(lambda: "model store: s3://" in quick.log(DEPLOY), 120, "the archive")
     quick.both(commit)
     assert (registered(master, commit), generation()) == (1, 1)
@@ -148,12 +148,12 @@ def test_a_password_that_is_no_longer_right(quick, master, cluster):
     try:
         quick.create()
         commit = quick.put(FEW, "/data1")
-        assert quick.job(TRAIN, commit)[0] == "JOB_FAILURE"
-        assert "refuses the login" in quick.log(TRAIN), quick.log(TRAIN)
+        assert quick.job(MODEL, commit)[0] == "JOB_FAILURE"
+        assert "refuses the login" in quick.log(MODEL), quick.log(MODEL)
     finally:
         apply_overlay(cluster, master)
-    run("pachctl", "rerun", "pipeline", TRAIN, "--reprocess")
-    again = wait_until(lambda: next((job for job in quick.jobs(TRAIN) if job != commit), None), 60, "the next job")
+    run("pachctl", "rerun", "pipeline", MODEL, "--reprocess")
+    again = wait_until(lambda: next((job for job in quick.jobs(MODEL) if job != commit), None), 60, "the next job")
     quick.both(again)
     assert registered(master, again) == 1
     quick.serves(again)

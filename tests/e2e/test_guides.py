@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CHECKOUT
+from pdk.demo import DEPLOY, MODEL
 
 MARKED = re.compile(r"<!-- testbed -->\n```bash\n(.*?)```", re.DOTALL)
 
@@ -31,7 +32,7 @@ def test_the_on_prem_guide(flow, cluster, code, master, tmp_path):
     (tmp_path / "guide.sh").write_text(script)
     done = subprocess.run(["bash", "guide.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1000, check=False)
     said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-4000:] + flow.log("dogs-and-cats-model")[-1500:] + flow.log("dogs-and-cats-deploy")[-1500:]
+    assert done.returncode == 0, said[-4000:] + flow.log(MODEL)[-1500:] + flow.log(DEPLOY)[-1500:]
     assert not re.search(r"^failed ", said, re.MULTILINE), said  # of pdk doctor
     assert '{"predictions":[1]}' in said
     assert '{"predictions":[0]}' in said

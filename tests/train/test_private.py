@@ -2,17 +2,14 @@
 
 import base64
 import os
-import shutil
-import socket
 import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
-from conftest import commit_all, program, wait_until
+from conftest import commit_all, ssh_server
 from pdk.errors import UserError
 from pdk.train import checkout as module
 from pdk.train.checkout import Credentials, checkout
@@ -151,30 +148,10 @@ def test_a_token_is_not_given_to_another_host(serve, tmp_path):
 
 
 @pytest.fixture
-def ssh(tmp_path):
-    """An SSH server for this user; its port, the client's key, the host's public key."""
-    sshd = program("sshd", "/usr/sbin/sshd")
-    home = Path("/var/tmp") / f"pdk-ssh-{os.getpid()}"  # sshd wants folders that only their owner writes
-    home.mkdir(mode=0o700)
-    for name in ("host", "client", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
-    shutil.copy(home / "client.pub", home / "authorized")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(home / "config")], stderr=log)
-    wait_until(lambda: "listening" in (home / "log").read_text(), 20, "sshd")
-    yield port, home
-    server.terminate()
-    server.wait(20)
-    shutil.rmtree(home)
+def ssh():
+    """An SSH server for this user; its port, and the folder of the keys."""
+    with ssh_server("127.0.0.1") as server:
+        yield server
 
 
 def test_a_key_opens_a_repository(ssh, repo, tmp_path):

@@ -24,7 +24,8 @@ def doctor(
     output: Output = "table",
 ) -> None:
     """Check addresses, versions, credentials, permissions, serving and disk, locally or on the cluster that the variables name."""
-    from pdk.doctor import Places, bucket_of, examine
+    from pdk.doctor import Places, examine
+    from pdk.stores import bucket_of
 
     if bool(cloud) != bool(bucket) or cloud not in (None, "aws", "gcp"):
         raise UserError("--cloud-model-host (aws or gcp) and --cloud-model-bucket belong together; give both or neither")

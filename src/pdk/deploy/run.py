@@ -15,10 +15,8 @@ from pdk.engines.kserve import MODEL_VERSION, KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
-from pdk.stores import Store
-from pdk.stores.gcs import GcsStore
+from pdk.stores import Store, bucket_of
 from pdk.stores.pachyderm import PachydermStore
-from pdk.stores.s3 import S3Store
 from pdk.timing import clock
 
 STORE_S = 180.0  # how long a model store may be away; what is put there once more does no harm: it is named by its content
@@ -69,10 +67,8 @@ def checkpoint_of(job: Job, info: dict[str, Any], folder: Path, scratch: Path) -
 
 def store_for(job: Job, pachyderm: Pachyderm) -> Store:
     """The model store that the command line names."""
-    if job.cloud_host == "aws":
-        return S3Store(job.bucket or "")
-    if job.cloud_host == "gcp":
-        return GcsStore(job.bucket or "", job.google_credentials)
+    if job.cloud_host:
+        return bucket_of(job.cloud_host, job.bucket or "", job.google_credentials)
     return PachydermStore(pachyderm, job.project)
 
 

@@ -72,18 +72,18 @@ def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) 
     Raises:
         UserError: one of those named in `fixed` is taken.
     """
-    changes: dict[str, int] = {}
     names = [entry.name for entry in fields(Ports)]
+    taken = [name for name in names if not is_free(bind, getattr(wanted, name))]
+    for name in taken:
+        if name in fixed:
+            port = getattr(wanted, name)
+            raise UserError(f"port {port} ({name}) is taken by {holder(port)}; end that, or choose another one")
     known = {getattr(wanted, name) for name in names}
-    spare = (port for port in web.free_ports(bind, 2 * len(names)) if port not in known)  # all different, and none that is kept
-    for entry in fields(Ports):
-        port = getattr(wanted, entry.name)
-        if is_free(bind, port):
-            continue
-        if entry.name in fixed:
-            raise UserError(f"port {port} ({entry.name}) is taken by {holder(port)}; end that, or choose another one")
-        changes[entry.name] = next(spare)
-        say(f"port {port} ({entry.name}) is taken by {holder(port)}: using {changes[entry.name]} instead")
+    spare = (port for port in web.free_ports(bind, 2 * len(names) if taken else 0) if port not in known)  # all different, none that is kept
+    changes = dict(zip(taken, spare, strict=False))
+    for name, instead in changes.items():
+        port = getattr(wanted, name)
+        say(f"port {port} ({name}) is taken by {holder(port)}: using {instead} instead")
     return replace(wanted, **changes)
 
 

@@ -7,6 +7,7 @@ it made before instead of making it twice. A URI is handed out only when it can 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 
@@ -21,3 +22,11 @@ class Store(Protocol):
 
     def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
         """Keep a model's files (path below its folder → content); returns the URI of the folder."""
+
+
+def bucket_of(host: str, bucket: str, google_credentials: Path | None = None) -> Store:
+    """A bucket on ``aws`` or ``gcp``, as ``--cloud-model-host`` names them."""
+    from pdk.stores.gcs import GcsStore
+    from pdk.stores.s3 import S3Store
+
+    return S3Store(bucket) if host == "aws" else GcsStore(bucket, google_credentials)
