@@ -72,10 +72,12 @@ class Place:
                 sys.exit(f"{self.name}: {pipeline}: {job.get('reason')}\n{self.log(step, version)[-3000:]}")
             ended = datetime.fromisoformat(job["finished"]).timestamp()
             found[step], at = ended - at, ended
-            found |= self.parts(step, version)
         self.answers(version)
         now = time.time()
-        return {**found, "first answer": now - at, "whole": now - began, "own": found["train, own"] + found["deploy, own"]}
+        found |= {"first answer": now - at, "whole": now - began}
+        for step in STEPS:
+            found |= self.parts(step, version)
+        return {**found, "own": found["train, own"] + found["deploy, own"]}
 
     def parts(self, step, version):
         """What the step itself says of its time."""

@@ -38,3 +38,9 @@ def test_a_program_says_where_its_time_went():
     )
     assert whole > 0
     assert abs(whole - imports - waiting - own) < 0.03
+
+
+def test_leaving_keeps_what_was_printed_and_the_status():
+    code = "import sys; from pdk.timing import leave; print('to the end', end=''); print('and this', end='', file=sys.stderr); leave(3)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "to the end", "and this")

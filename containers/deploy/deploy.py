@@ -1,8 +1,7 @@
 """The deploy container's program: `pdk.deploy` with the command line of the guide."""
 
-import sys
-
 from pdk.deploy.run import main
+from pdk.timing import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

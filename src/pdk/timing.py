@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 IMPORTS, WAITING = "imports", "waiting"
 
@@ -60,3 +62,10 @@ class Clock(threading.local):
 
 
 clock = Clock()
+
+
+def leave(status: int) -> NoReturn:
+    """End a program that has nothing left to clean up: taking the interpreter apart takes a second once torch is imported."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ def digest_of(model: str, checkpoint: Path, provenance: Mapping[str, Any]) -> st
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Optimizers can be made without torch's compiler, whose import takes a second: nothing is trained here, let alone compiled."""
+    from torch.optim import Optimizer
+
+    wrapped = Optimizer.add_param_group  # torch wraps it to keep the compiler off it, and imports the compiler for that
+    plain = getattr(wrapped, "__wrapped__", wrapped)
+    Optimizer.add_param_group = plain
+    try:
+        yield
+    finally:
+        Optimizer.add_param_group = wrapped
+
+
 def script(checkpoint: Path, target: Path) -> None:
     """Load the trial of a PyTorchTrial checkpoint and save its model as TorchScript.
 
@@ -45,7 +60,8 @@ def script(checkpoint: Path, target: Path) -> None:
         from determined.pytorch import load_trial_from_checkpoint_path
 
     try:
-        trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu"})
+        with _without_compiler():
+            trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu"})
     except Exception as error:
         raise UserError(f"the checkpoint cannot be loaded: {type(error).__name__}: {error}") from error
     model = getattr(trial, "model", None)
