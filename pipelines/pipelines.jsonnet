@@ -24,7 +24,8 @@ function(
   limits='',
   deployFlags='',  // further ones of deploy.py, as --timeout 900
   gpus='0',  // that a job of the train pipeline asks for itself; experiments ask for theirs in their own config
-  sharedFolder='/mnt/efs/shared_fs/determined',  // on-prem: where Determined keeps checkpoints, on every node
+  // where Determined keeps checkpoints on every node, if it does
+  sharedFolder=if target == 'on-prem' then '/mnt/efs/shared_fs/determined' else '',
   gitSecret='',  // a secret with the keys git_ssh_key and git_known_hosts, for a private repository
   serviceAccount='pach-deploy',  // of the predictor: it reads the model store
   storeSecret='',  // a secret with the model store's credentials, where pods have no identity of their own: AWS_ACCESS_KEY_ID, … or key.json
@@ -62,7 +63,7 @@ function(
                + (if gitSecret != '' then secret(gitSecret, [['git_ssh_key', 'GIT_SSH_KEY'], ['git_known_hosts', 'GIT_KNOWN_HOSTS']]) else []),
     },
     [if gpus != '0' then 'resource_limits']: { gpu: { type: 'nvidia.com/gpu', number: std.parseInt(gpus) } },
-    [if target == 'on-prem' && sharedFolder != '' then 'pod_patch']: std.manifestJsonMinified(patches),
+    [if sharedFolder != '' then 'pod_patch']: std.manifestJsonMinified(patches),
     datum_tries: 1,
     autoscaling: true,
   };

@@ -25,6 +25,7 @@ from pdk.settings import Installation
 
 NODE = "10.77.0.1"
 MASTER_PORT = 8180
+CHECKPOINTS = "/var/lib/pdk-testbed/checkpoints"  # of a real master there: a folder of the node
 TEMPLATE = CHECKOUT / "pipelines" / "pipelines.jsonnet"
 RATE = 10  # requests a second that run through a rollout
 
@@ -44,6 +45,7 @@ class Master:
     url: str
     user: str
     password: str
+    shared: str = ""  # folder of the nodes that holds its checkpoints; the local server hands them out itself
     state: Path | None = None
     process: subprocess.Popen | None = None
 
@@ -62,8 +64,9 @@ class Master:
     def named(cls, state):
         """The one that DET_MASTER names, else the local server with its state in `state`."""
         if os.environ.get("DET_MASTER"):
-            return cls(os.environ["DET_MASTER"], os.environ["DET_USER"], os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"])
-        return cls(f"http://{NODE}:{MASTER_PORT}", "determined", "", state).start()
+            password = os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"]
+            return cls(os.environ["DET_MASTER"], os.environ["DET_USER"], password, CHECKPOINTS)
+        return cls(f"http://{NODE}:{MASTER_PORT}", "determined", "", state=state).start()
 
     def answers(self):
         assert self.process is None or self.process.poll() is None, (self.state / "log").read_text()
@@ -129,7 +132,7 @@ def apply_overlay(folder, master, **changes):
 
 
 STORES = {
-    "pachyderm": {"target": "on-prem", "sharedFolder": ""},
+    "pachyderm": {"target": "on-prem"},
     "aws": {"target": "aws", "bucket": "models", "storeSecret": "model-store", "serviceAccount": "s3-reader",
             "storeEndpoint": f"http://{NODE}:9000"},
     "gcp": {"target": "gcp", "bucket": "models", "storeEndpoint": f"http://{NODE}:9001"},
@@ -182,6 +185,7 @@ class Flow:
 
     ingress: str
     code: Code
+    master: Master
     arguments: dict = field(default_factory=dict)
     logs: dict = field(default_factory=dict)
 
@@ -192,7 +196,7 @@ class Flow:
             run("pachctl", "create", "repo", DATA, "--project", PROJECT)
             run("pachctl", "config", "update", "context", "--project", PROJECT)
         values = {"example": "dogs-and-cats", "registry": "pdk.local", "gitUrl": self.code.url, "gitRef": "main", "gitSecret": "git",
-                  **self.arguments, **changes}  # fmt: skip
+                  "sharedFolder": self.master.shared, **self.arguments, **changes}  # fmt: skip
         run("pachctl", "update" if update else "create", "pipeline", "--jsonnet", str(TEMPLATE), *template_words(values))
 
     def put(self, source, path):

@@ -37,7 +37,7 @@ def cluster(master, code, tmp_path_factory):
 
 
 @pytest.fixture
-def flow(testbed, cluster, code):
+def flow(testbed, cluster, code, master):
     """A flow of the example with nothing made yet; removed afterwards."""
-    with Flow(testbed, code).watched() as made:
+    with Flow(testbed, code, master).watched() as made:
         yield made

@@ -26,7 +26,7 @@ def test_the_on_prem_guide(flow, cluster, code, master, tmp_path):
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OVERLAY": "deploy/testbed", "REGISTRY_URI": "pdk.local",
         "GIT_URL": code.url, "DET_USER": master.user, "DET_PASS": master.password,
-        "PIPELINE_ARGS": "--arg target=on-prem --arg sharedFolder= --arg gitSecret=git",
+        "PIPELINE_ARGS": f"--arg target=on-prem --arg sharedFolder={master.shared} --arg gitSecret=git",
     }  # fmt: skip
     script = "set -e\n" + "\n".join(f"echo '#### block {number}'\n{block}" for number, block in enumerate(blocks, 1))
     (tmp_path / "guide.sh").write_text(script)
