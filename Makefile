@@ -1,6 +1,7 @@
 # `make demo` runs the main job, `make test` the checks and tests; both set up what they need first.
 PYTHON ?= python3
 BIN := .venv/bin
+COG_PART := -p "import cog, pathlib; part = lambda name: cog.out(pathlib.Path(f'deploy/parts/{name}.md').read_text())"
 COGGED := docs/cli.md docs/settings.md deploy/on-prem/README.md deploy/aws/README.md deploy/gcp/README.md
 
 .PHONY: help setup demo test lint unit conformance conformance-determined e2e nightly lock docs pipelines dist images push clean
@@ -31,7 +32,7 @@ lint: setup
 	$(BIN)/ruff format --check src tests containers bench sample-data requirements pipelines
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check $(COGGED)
+	$(BIN)/cog --check $(COG_PART) $(COGGED)
 	$(BIN)/python pipelines/generate.py --check
 
 unit: setup
@@ -54,7 +55,7 @@ conformance-determined: setup
 
 # the main job and its troubles on the testbed's Pachyderm and KServe, with this project's images
 e2e: setup
-	$(TESTBED) up
+	$(TESTBED) exec true 2>/dev/null || $(TESTBED) up
 	$(PYTHON) containers/images.py build train deploy serve --registry pdk.local --builder "$(TESTBED) image-build"
 	$(TESTBED) exec $(BIN)/python -m pytest tests/e2e -p no:cacheprovider
 
@@ -80,7 +81,7 @@ lock:
 	$(PYTHON) requirements/lock.py
 
 docs: setup
-	$(BIN)/cog -r $(COGGED)
+	$(BIN)/cog -r $(COG_PART) $(COGGED)
 
 # the specs of the examples from pipelines/pipelines.jsonnet
 pipelines: setup
