@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pdk.errors import PdkError
+from pdk.errors import AuthError, PdkError
 from pdk.stores import Store, bucket_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,11 @@ def _pachyderm(places: Places) -> Iterator[Finding]:
         yield Finding("Pachyderm permissions", "ok", f"{count} repos can be seen at {engine.address}")
     except PdkError as error:
         yield Finding(
-            "Pachyderm permissions", "failed", str(error), "jobs read and write repos", "set PACH_TOKEN to a token that may read them"
+            "Pachyderm permissions",
+            "failed",
+            str(error),
+            "jobs read and write repos",
+            "log in with pachctl, or set PACH_TOKEN to a token that may read them",
         )
 
 
@@ -138,6 +142,8 @@ def _checkpoints(engine: Determined) -> Finding:
     check, matters = "checkpoint storage", "what was trained is kept there, and read from there to be served"
     try:
         kept = engine.checkpoint_storage()
+    except AuthError:
+        return Finding(check, "warning", "only administrators may see the master's", matters, "look as one: DET_USER=admin")
     except PdkError as error:
         return Finding(check, "failed", str(error), matters, "correct checkpoint_storage in the master's configuration")
     kind, bucket = str(kept.get("type") or "none"), str(kept.get("bucket") or "")

@@ -127,7 +127,7 @@ def default_state(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def named_pachyderm(environ: Mapping[str, str] | None = None) -> tuple[str, int, str] | None:
-    """Host, port and token of the Pachyderm that ``$PACHD_ADDRESS`` (``grpc://HOST:PORT``) and ``$PACH_TOKEN`` name, as pachctl reads them.
+    """Host, port and token of the Pachyderm that ``$PACHD_ADDRESS`` (``grpc://HOST:PORT``) names; the token is $PACH_TOKEN or pachctl's.
 
     Raises:
         UserError: the address is none.
@@ -139,7 +139,17 @@ def named_pachyderm(environ: Mapping[str, str] | None = None) -> tuple[str, int,
     parts = urlsplit(address if "://" in address else f"grpc://{address}")
     if parts.scheme not in ("grpc", "http") or not parts.hostname:
         raise UserError(f"PACHD_ADDRESS is {address!r}: grpc://HOST:PORT is expected")
-    return parts.hostname, parts.port or 30650, environ.get("PACH_TOKEN", "")
+    return parts.hostname, parts.port or 30650, environ.get("PACH_TOKEN") or _pachctl_token(environ)
+
+
+def _pachctl_token(environ: Mapping[str, str]) -> str:
+    """What ``pachctl auth login`` or ``use-auth-token`` left in pachctl's active context; empty where nobody logged in."""
+    path = Path(environ.get("PACH_CONFIG") or Path(environ.get("HOME", "/")) / ".pachyderm" / "config.json")
+    try:
+        known = json.loads(path.read_text())["v2"]
+        return str(known["contexts"][known["active_context"]].get("session_token") or "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 def named_kubeconfig(environ: Mapping[str, str] | None = None) -> str:
@@ -235,7 +245,7 @@ class Engines:
         return cls(
             pachd_host=needed(environ, "PACHD_LB_SERVICE_HOST", "PACHD_PEER_SERVICE_HOST"),
             pachd_port=int(needed(environ, "PACHD_LB_SERVICE_PORT", "PACHD_PEER_SERVICE_PORT")),
-            pachd_token=environ.get("PACH_TOKEN") or environ.get("PAC_TOKEN") or "",
+            pachd_token=environ.get("PAC_TOKEN") or environ.get("PACH_TOKEN") or "",  # the second is the pipeline's own, and may do less
             master=environ.get("DET_MASTER") or "",
             user=environ.get("DET_USER") or "",
             password=environ.get("DET_PASSWORD") or environ.get("DET_PASS") or "",

@@ -27,6 +27,7 @@ NODE = "10.77.0.1"
 MASTER_PORT = 8180
 CHECKPOINTS = "/var/lib/pdk-testbed/checkpoints"  # of a real master there: a folder of the node
 TEMPLATE = CHECKOUT / "pipelines" / "pipelines.jsonnet"
+ANYBODY = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}  # to Pachyderm's S3 gateway without authentication
 RATE = 10  # requests a second that run through a rollout
 
 
@@ -112,6 +113,7 @@ def served_code(folder):
 def set_up(folder, master, code):
     """What deploy/testbed sets up, with this run's secrets; returns the overlay's own copy."""
     shutil.copytree(CHECKOUT / "deploy", folder)
+    write_env(folder / "testbed" / "pachyderm-s3.env", ANYBODY)
     apply_overlay(folder, master)
     secret = {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "git", "namespace": "default"},
@@ -121,13 +123,20 @@ def set_up(folder, master, code):
     return folder
 
 
+def write_env(path, values):
+    """A file of KEY=VALUE, as kustomize reads it."""
+    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+
+
 def apply_overlay(folder, master, **changes):
     """Write the secrets' files as the guide says, and apply."""
     values = {"det_master": master.url, "det_user": master.user, "det_password": master.password, "pac_token": "",
               "pachd_lb_service_host": "10.96.0.50", "pachd_lb_service_port": "30650", "kserve_namespace": "models", **changes}  # fmt: skip
-    (folder / "testbed" / "pipeline-secret.env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    write_env(folder / "testbed" / "pipeline-secret.env", values)
+    config = folder / "testbed" / "pdk-config.env"
+    config.write_text(config.read_text().replace(str(MASTER_PORT), master.url.rpartition(":")[2]))
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    (folder / "testbed" / "model-store.env").write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
+    write_env(folder / "testbed" / "model-store.env", keys)
     return run("kubectl", "apply", "-k", str(folder / "testbed"))
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from e2e.cluster import Flow, Master, served_code, set_up
+from e2e.cluster import STORES, Flow, Master, served_code, set_up
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +41,11 @@ def flow(testbed, cluster, code, master):
     """A flow of the example with nothing made yet; removed afterwards."""
     with Flow(testbed, code, master).watched() as made:
         yield made
+
+
+@pytest.fixture
+def quick(flow, code):
+    """The flow, trained for one epoch."""
+    code.branch("quick", "const.yaml", "epochs: 40", "epochs: 1")
+    flow.arguments = {**STORES["pachyderm"], "gitRef": "quick"}
+    return flow

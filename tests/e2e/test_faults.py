@@ -17,14 +17,6 @@ FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture
-def quick(flow, code):
-    """The flow, trained for one epoch."""
-    code.branch("quick", "const.yaml", "epochs: 40", "epochs: 1")
-    flow.arguments = {**STORES["pachyderm"], "gitRef": "quick"}
-    return flow
-
-
 def registered(master, commit):
     """How many versions are named by a commit."""
     from determined.experimental import Determined

@@ -70,9 +70,6 @@ def _errors(address: str) -> Iterator[None]:
         raise TemporaryError(f"Determined at {address} does not answer ({error}); is it running, and is DET_MASTER right?") from error
 
 
-PROBE = "name: pdk-doctor\nentrypoint: 'true'\nsearcher: {name: single, metric: none, max_length: {batches: 1}}\n"  # is checked, never run
-
-
 class Determined:
     """One Determined.
 
@@ -229,10 +226,13 @@ class Determined:
         return self._call("agents", lambda: sum(len(agent.slots or {}) for agent in bindings.get_GetAgents(self._session).agents))
 
     def checkpoint_storage(self) -> dict[str, Any]:
-        """Where experiments keep checkpoints: what the master fills in where a config says nothing; its keys are left out."""
-        body = bindings.v1CreateExperimentRequest(config=PROBE, validateOnly=True, modelDefinition=[])
-        made = self._call("checkpoint storage", lambda: bindings.post_CreateExperiment(self._session, body=body))
-        return dict(_without_secrets(dict(made.config).get("checkpoint_storage") or {}))
+        """Where experiments keep checkpoints unless their config says otherwise; keys of a bucket are left out.
+
+        Raises:
+            AuthError: the user is no administrator.
+        """
+        config = self._call("the master's configuration", lambda: bindings.get_GetMasterConfig(self._session).config)
+        return dict(_without_secrets(config.get("checkpoint_storage") or {}))
 
     def models(self) -> list[str]:
         """The names of all models."""

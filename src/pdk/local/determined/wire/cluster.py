@@ -30,6 +30,7 @@ class Cluster(Driven):
         return [
             route("GET", "/info", self.info, public=True),
             route("GET", f"{api}/master", self.master, public=True),
+            route("GET", f"{api}/master/config", self.config),
             route("POST", f"{api}/auth/login", self.login, public=True),
             route("POST", f"{api}/auth/logout", self.logout),
             route("GET", f"{api}/me", self.me),
@@ -59,6 +60,10 @@ class Cluster(Driven):
             "version": VERSION, "clusterId": self.cluster, "clusterName": "pdk", "masterId": self.cluster,
             "hasCustomLogo": False, "strictJobQueueControl": False,
         }  # fmt: skip
+
+    async def config(self, _request: Request) -> Json:
+        kept = storage.complete({}, self.driver.checkpoints, [])
+        return {"config": {"checkpoint_storage": kept, "resource_pools": [{"pool_name": "default"}]}}
 
     async def login(self, request: Request) -> Any:
         given = await body(request)
