@@ -55,6 +55,7 @@ def test_the_charts_take_a_guides_values(charts, platform, tmp_path):
     # where things are kept, and by whom they are read; nobody enters by a password that the chart has for everybody
     assert "mockPassword" not in json.dumps([entry for entry in objects.values() if entry["kind"] == "Secret"])
     pachd = objects["Deployment", "pachd"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert "IDP_CONFIG" in {entry["name"] for entry in pachd}  # without it pachd does not come up with authentication
     settings = {entry["name"]: entry.get("value") for entry in pachd}
     kept = {"aws": "s3://pdk-repo-pachyderm?region=us-east-2", "gcp": "gs://pdk-repo-pachyderm"}
     assert settings.get("STORAGE_URL") == kept.get(platform)

@@ -132,7 +132,11 @@ def _determined(places: Places) -> Iterator[Finding]:
         yield Finding("Determined agents", "ok", f"{slots} slots at {engine.master}")
     else:
         yield Finding(
-            "Determined agents", "failed", "no slot", "experiments wait for ever", "add an agent, or enable one: `det agent list`"
+            "Determined agents",
+            "warning",
+            "no slot by now",
+            "experiments wait for one",
+            "nothing where nodes scale from zero; else add an agent, or enable one: `det agent list`",
         )
     yield _checkpoints(engine)
 

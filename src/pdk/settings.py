@@ -157,6 +157,13 @@ def named_kubeconfig(environ: Mapping[str, str] | None = None) -> str:
     return (os.environ if environ is None else environ).get("KUBECONFIG", "")
 
 
+def kubectl_config(environ: Mapping[str, str] | None = None) -> str:
+    """The file that kubectl reads: ``$KUBECONFIG``, else its default where that is there; empty where there is none (in a pod)."""
+    environ = os.environ if environ is None else environ
+    default = Path(environ.get("HOME", "/")) / ".kube" / "config"
+    return named_kubeconfig(environ) or (str(default) if default.is_file() else "")
+
+
 def named_determined(environ: Mapping[str, str] | None = None) -> tuple[str, str, str] | None:
     """URL, user and password of the Determined that ``$DET_MASTER``, ``$DET_USER`` and ``$DET_PASS`` name, as `det` reads them."""
     environ = os.environ if environ is None else environ

@@ -11,7 +11,7 @@ import typer
 from pdk import cluster
 from pdk.cli.common import Output, State, installation, kserve, show
 from pdk.errors import UserError
-from pdk.settings import SERVERS, default_state, ports_from
+from pdk.settings import SERVERS, default_state, kubectl_config, ports_from
 
 PORT_HELP = "NAME=PORT for pachyderm, s3, determined, kserve or gateway; refused where it is taken. May be repeated."
 
@@ -40,14 +40,17 @@ def up(
 
 def env(
     state: State = None,
-    from_cluster: Annotated[
-        bool, typer.Option("--from-cluster", help="Read the config map pdk-config of the cluster that KUBECONFIG names.")
-    ] = False,
+    from_cluster: Annotated[bool, typer.Option("--from-cluster", help="Read the config map pdk-config of kubectl's cluster.")] = False,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of that config map.")] = "default",
 ) -> None:
     """Print variables for pachctl, det, kubectl and curl: eval "$(pdk env)", for a cluster eval "$(pdk env --from-cluster)"."""
     if from_cluster:
-        found = cluster.variables(kserve(state).config_map(namespace, cluster.CONFIG_MAP))
+        from pdk.engines.kserve import KServe  # here and not above: most commands need none
+
+        engine = KServe() if state is None and kubectl_config() else kserve(state)
+        found = cluster.variables(engine.config_map(namespace, cluster.CONFIG_MAP))
+        if state is None and (config := kubectl_config()):
+            found = {"KUBECONFIG": config, **found}  # for the other commands, which are the installation's without it
     else:
         from pdk.local import up as supervisor  # here and not above: it takes a while to import
 

@@ -11,6 +11,8 @@ import yaml
 
 from conformance.determined.test_determined import CONFIG, MODEL
 
+FRESH = {"environment": {"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]}}  # read at start, so it needs a process of its own
+
 
 def zygotes(up):
     """PIDs of the warm processes of an installation's Determined server."""
@@ -23,7 +25,7 @@ def run(sdk, tmp_path):
     """Run the small experiment; its trial."""
     code = tmp_path / "code"
     code.mkdir()
-    (code / "model_def.py").write_text(MODEL)
+    (code / "model_def.py").write_text(f"{MODEL}\nprint(torch.get_num_threads(), 'threads')\n")
 
     def run(ends="COMPLETED", **changes):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "reproducibility": {"experiment_seed": 3}, **changes}))
@@ -51,12 +53,21 @@ def measured(trial):
 def test_warm_and_fresh_trials_compute_the_same(up, run, tmp_path):
     warm = run()
     assert zygotes(up)
-    fresh = run(environment={"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]})  # read at start, so it needs a process of its own
+    fresh = run(**FRESH)
     assert measured(warm) == measured(fresh)
     assert len(measured(warm)) == 2
     one, other = weights(warm, tmp_path / "warm"), weights(fresh, tmp_path / "fresh")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("changes", [{}, FRESH], ids=["warm", "fresh"])
+def test_trials_of_a_search_take_a_thread_each_and_a_single_one_takes_all(run, changes):
+    def threads(trial):
+        return next(line for line in trial.iter_logs() if line.rstrip().endswith("threads")).split()[-2]
+
+    assert threads(run(searcher={**CONFIG["searcher"], "name": "random", "max_trials": 1}, **changes)) == "1"
+    assert threads(run(**changes)) == str(torch.get_num_threads())
 
 
 def test_a_warm_process_that_dies_is_replaced(up, run):
@@ -70,8 +81,7 @@ def test_a_warm_process_that_dies_is_replaced(up, run):
 
 
 def test_a_warm_trial_that_fails_ends_with_its_error(run):
-    fresh = {"environment": {"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]}}
-    for changes in ({}, fresh):
+    for changes in ({}, FRESH):
         *_, last, ours = run("ERROR", data={"fail_at": 1}, **changes).iter_logs()
         assert last.strip() == "RuntimeError: the code raises here"
         assert ours.endswith("it exited with code 1\n")

@@ -113,6 +113,8 @@ def be(trial: Trial) -> None:
     random.seed()
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # a fresh process would not share its state with its siblings
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # has been read by the time that torch is imported
+        sys.modules["torch"].set_num_threads(int(threads))
     sys.path.insert(0, str(Path.cwd()))  # as -m does it
     for options in PREPARE:
         run_apart("determined.exec.prep_container", list(options))

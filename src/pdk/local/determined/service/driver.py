@@ -222,6 +222,7 @@ class Driver:
                 **self.around.env,
                 **INTERFACES,
                 "XDG_CACHE_HOME": "/run/determined/cache",
+                **self._threads(trial, experiment),
                 **given,
                 **devices.pinned(self.slots, trial.slots),
                 **self._variables(trial, experiment),
@@ -238,6 +239,14 @@ class Driver:
             loopback=True,
         )
         return await process.start(run, spec, launch)
+
+    def _threads(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
+        """One thread for each trial of a search, as it holds one core: with more they keep each other off (2.6 times slower on two cores).
+
+        It depends on the config alone: another number of threads may add up floats in another order.
+        """
+        alone = experiment.config["searcher"]["name"] == "single"
+        return {} if alone or len(trial.slots) > 1 or self.slots[0].kind != "cpu" else {"OMP_NUM_THREADS": "1"}
 
     def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
         last = registry.latest_checkpoint(self.db.reader, trial.id)
