@@ -16,7 +16,7 @@ from kubernetes import client, config
 
 from pdk.engines.patience import patiently
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
-from pdk.timing import WAITING, clock
+from pdk.timing import IMPORTS, WAITING, clock
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 DIGEST = "pdk/archive-digest"
@@ -106,7 +106,8 @@ class KServe:
                 config.load_config()
         except (config.ConfigException, OSError) as error:
             raise UserError(f"no way to the Kubernetes API: {error}; give --k8s-config-file or set KUBECONFIG") from error
-        self._api, self._core, self._apps = client.CustomObjectsApi(), client.CoreV1Api(), client.AppsV1Api()
+        with clock.during(IMPORTS):  # the client imports its 280 models when they are first named
+            self._api, self._core, self._apps = client.CustomObjectsApi(), client.CoreV1Api(), client.AppsV1Api()
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """A call of the API, repeated while nobody answers: an API server may be just starting again.
