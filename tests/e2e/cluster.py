@@ -1,6 +1,8 @@
 """A cluster of the real engines (the testbed's), set up as a guide's overlay does it, and the flow on it by its users' commands.
 
-Determined is the local server, bound to the node's address with its login on, or the master that DET_MASTER names.
+Determined is the local server, bound to the node's address with its login on, or the master that DET_MASTER names. The testbed starts
+one where DETERMINED_MASTER names its binary; its tasks run in an image of their own:
+``testbed image-build pdk.local/experiment:1 . -f containers/experiment/Dockerfile``.
 """
 
 import contextlib
