@@ -116,6 +116,8 @@ def _visible() -> list[Bind]:
     package = Path(__file__).resolve().parents[3]
     checkout = package.parent
     places = {Path(sys.prefix), Path(sys.base_prefix), checkout if (checkout / "pyproject.toml").exists() else package}
+    others = {Path(entry) for entry in sys.path if Path(entry).name == "site-packages"}  # which a .pth file may have added
+    places |= {other for other in others if not any(other.is_relative_to(place) for place in places)}
     return [Bind(place, str(place)) for place in sorted(places) if place.is_relative_to("/tmp")]
 
 
