@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pdk.errors import PdkError
+from pdk.local.kit import web
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
@@ -241,9 +241,7 @@ def ssh_server(address: str):
     for name in ("host", "client", "stranger"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
     shutil.copy(home / "client.pub", home / "authorized")
-    with socket.socket() as found:
-        found.bind((address, 0))
-        port = found.getsockname()[1]
+    [port] = web.free_ports(address, 1)
     (home / "config").write_text(
         f"Port {port}\nListenAddress {address}\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"

@@ -23,14 +23,20 @@ import requests
 
 from conftest import CHECKOUT, commit_all, examples, ssh_server, template_words, wait_until
 from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT
-from pdk.settings import Installation
+from pdk.settings import Installation, named_determined
 
 NODE = "10.77.0.1"
 MASTER_PORT = 8180
 CHECKPOINTS = "/var/lib/pdk-testbed/checkpoints"  # of a real master there: a folder of the node
+FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
 TEMPLATE = CHECKOUT / "pipelines" / "pipelines.jsonnet"
 ANYBODY = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}  # to Pachyderm's S3 gateway without authentication
 RATE = 10  # requests a second that run through a rollout
+
+
+def marked(kind):
+    """The blocks of the on-prem guide that are run here, by their mark: testbed, or testbed: auth."""
+    return re.findall(rf"<!-- {kind} -->\n```bash\n(.*?)```", (CHECKOUT / "deploy/on-prem/README.md").read_text(), re.DOTALL)
 
 
 def run(*words, check=True, stdin=None, timeout=600):
@@ -66,9 +72,8 @@ class Master:
     @classmethod
     def named(cls, state):
         """The one that DET_MASTER names, else the local server with its state in `state`."""
-        if os.environ.get("DET_MASTER"):
-            password = os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"]
-            return cls(os.environ["DET_MASTER"], os.environ["DET_USER"], password, CHECKPOINTS)
+        if named := named_determined():
+            return cls(*named, CHECKPOINTS)
         return cls(f"http://{NODE}:{MASTER_PORT}", "determined", "", state=state).start()
 
     def answers(self):

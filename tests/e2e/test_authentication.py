@@ -11,11 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CHECKOUT
-from e2e.cluster import ANYBODY, apply_overlay, run, write_env
-
-FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
-MARKED = re.compile(r"<!-- testbed: auth -->\n```bash\n(.*?)```", re.DOTALL)
+from e2e.cluster import ANYBODY, FEW, apply_overlay, marked, run, write_env
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def authenticated(cluster, master, tmp_path, monkeypatch):
     run("pachctl", "auth", "activate", "--supply-root-token", stdin=f"{root}\n")
     overlay = cluster / "testbed"
     try:
-        blocks = MARKED.findall((CHECKOUT / "deploy/on-prem/README.md").read_text())
+        blocks = marked("testbed: auth")
         assert len(blocks) == 2
         script = "\n".join(["set -e", *blocks, 'printf "%s" "$PAC_TOKEN" > $TOKEN_FILE'])
         told = {"OVERLAY": str(overlay), "TOKEN_FILE": str(tmp_path / "token")}

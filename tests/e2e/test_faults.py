@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from conftest import CHECKOUT, wait_until
-from e2e.cluster import NODE, STORES, apply_overlay, run
+from conftest import wait_until
+from e2e.cluster import FEW, NODE, STORES, apply_overlay, run
 from pdk.demo import DEPLOY, MODEL
 
-FEW = CHECKOUT / "sample-data" / "more-dogs-and-cats"
 pytestmark = pytest.mark.timeout(900)
 
 

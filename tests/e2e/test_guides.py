@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import CHECKOUT
+from e2e.cluster import marked
 from pdk.demo import DEPLOY, MODEL
-
-MARKED = re.compile(r"<!-- testbed -->\n```bash\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.timeout(1200)
@@ -20,7 +19,7 @@ def test_the_on_prem_guide(flow, cluster, code, master, tmp_path):
     for name in ("pipelines", "sample-data"):
         shutil.copytree(CHECKOUT / name, tmp_path / name)
     shutil.copytree(cluster, tmp_path / "deploy")
-    blocks = MARKED.findall((CHECKOUT / "deploy/on-prem/README.md").read_text())
+    blocks = marked("testbed")
     assert len(blocks) >= 6
     env = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

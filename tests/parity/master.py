@@ -21,6 +21,7 @@ from syrupy.extensions.json import JSONSnapshotExtension
 from conftest import wait_until
 from parity.engine import FAILED
 from parity.transcript import Transcript
+from pdk.settings import named_determined
 
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:?\d\d)?")
@@ -158,7 +159,7 @@ def plain(text):
 
 def real_master():
     """Address, user and password of the real master that the environment names."""
-    return os.environ["DET_MASTER"], os.environ["DET_USER"], os.environ.get("DET_PASS") or os.environ["DET_PASSWORD"]
+    return named_determined()
 
 
 @pytest.fixture

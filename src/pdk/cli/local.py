@@ -47,9 +47,10 @@ def env(
     if from_cluster:
         from pdk.engines.kserve import KServe  # here and not above: most commands need none
 
-        engine = KServe() if state is None and kubectl_config() else kserve(state)
+        config = kubectl_config() if state is None else ""
+        engine = KServe() if config else kserve(state)
         found = cluster.variables(engine.config_map(namespace, cluster.CONFIG_MAP))
-        if state is None and (config := kubectl_config()):
+        if config:
             found = {"KUBECONFIG": config, **found}  # for the other commands, which are the installation's without it
     else:
         from pdk.local import up as supervisor  # here and not above: it takes a while to import

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pdk.local.kit import launcher
+from pdk.timing import leave
 
 WARM = (
     "determined", "determined.core", "determined.exec", "determined.load", "determined.pytorch", "determined.common.api.analytics",
@@ -94,9 +95,7 @@ def end_with(name: str, arguments: list[str]) -> NoReturn:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 - as the interpreter does it at its end
         sys.excepthook(*sys.exc_info())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(code)
 
 
 def fall_silent() -> None:
