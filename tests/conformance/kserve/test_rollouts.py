@@ -13,6 +13,12 @@ from pdk.engines.kserve import KServe
 from pdk.errors import EngineError, UserError
 
 BROKEN = "raise OSError('no weights here')\n"
+DYING = """
+import os, signal
+
+def predict(instances):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def predictor(service):
@@ -102,6 +108,16 @@ def test_a_canary_that_fails_never_gets_a_request(service):
     service.apply(service.model(3), canaryTrafficPercent=50)
     service.ready()
     assert service.answers(60).keys() == {1, 3}
+
+
+def test_a_canary_that_dies_of_its_requests_costs_none(service):
+    service.apply(service.model(1))
+    service.ready()
+    service.apply(service.model(2, DYING), canaryTrafficPercent=50)
+    service.ready()
+    while (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") != 1:  # it dies of requests only
+        assert service.answers(5) == {1: 5}
+    assert service.answers(30) == {1: 30}
 
 
 def test_shares_outlive_the_server(service, up):

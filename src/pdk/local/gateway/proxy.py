@@ -46,12 +46,13 @@ class Proxy:
     async def _answer(self, request: Request, host: str, body: bytes) -> Response:
         """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
         attempts, dropped, deadline = 0, 0, time.monotonic() + START_S
+        address: str | None = None
         problem = "it has no replica that is ready; kubectl describe isvc says why"
         while attempts < ATTEMPTS and time.monotonic() < deadline:
             target = self.routes.find(host)
             if target is None:
                 return self._unknown(host)
-            if (address := target.choose()) is None:
+            if (address := target.choose(lost=address)) is None:
                 if not target.wakes:
                     break
                 self.routes.wake()

@@ -34,11 +34,16 @@ class Target:
     open: int = 0
     most: int = 0  # since the last report
 
-    def choose(self) -> str | None:
-        """An address; None where no replica runs."""
-        if len(self.weights) < 2:
-            return next(iter(self.weights), None)
-        return random.choices(list(self.weights), list(self.weights.values()))[0]  # noqa: S311 - a share, not a secret
+    def choose(self, lost: str | None = None) -> str | None:
+        """An address; None where no replica runs.
+
+        Args:
+            lost: who went away with this request just now; another one is chosen where there is one.
+        """
+        weights = {address: weight for address, weight in self.weights.items() if address != lost} or self.weights
+        if len(weights) < 2:
+            return next(iter(weights), None)
+        return random.choices(list(weights), list(weights.values()))[0]  # noqa: S311 - a share, not a secret
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:

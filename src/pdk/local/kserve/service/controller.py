@@ -127,7 +127,7 @@ class Service:
         self._leave_settling(latest)
         shares = rollout.wanted(isvc, self.stable)
         fleet = self._fleet(latest)
-        answers = bool(fleet.ready) or fleet.asleep
+        answers = self._answers(fleet)
         if not answers:
             self._settling = None
         if answers and shares == [Share(latest, 100)] and self._has_settled(latest):
@@ -146,7 +146,13 @@ class Service:
         wakes = any(found.served and found.failures <= 1 for _, found in shared)
         await self.records.route([(share, found.ready) for share, found in shared], self.stable, self.previous, wakes=wakes)
         await self._retire(rollout.number_of(isvc, KEEP_WARM), kept)
-        await self._report(isvc, fleet, shared)
+        await self._report(isvc, fleet, shared, answers=answers)
+
+    def _answers(self, fleet: Fleet) -> bool:
+        """Whether the newest revision may get requests: where another one serves, it must not come and go."""
+        before = self.fleets.get(self.stable.name) if self.stable else None
+        spared = before is not None and before is not fleet and bool(before.ready)
+        return fleet.asleep or (fleet.steady if spared else bool(fleet.ready))
 
     def _leave_settling(self, latest: Revision) -> None:
         """A revision that answered until another was asked for has been rolled out, however short that was."""
@@ -185,12 +191,13 @@ class Service:
         for name in kept & self._warm.keys():
             del self._warm[name]
 
-    async def _report(self, isvc: Json, fleet: Fleet, shared: Sequence[tuple[Share, Fleet]]) -> None:
+    async def _report(self, isvc: Json, fleet: Fleet, shared: Sequence[tuple[Share, Fleet]], *, answers: bool) -> None:
         """Write the status; an event for what went wrong anew.
 
         Args:
             fleet: of the newest revision.
             shared: who gets requests at this moment.
+            answers: whether the newest revision may.
         """
         error, name = fleet.failure, fleet.revision.name
         if error is not None and self._told.get(name) is not error:
@@ -199,7 +206,7 @@ class Service:
         others = any(found.ready for _, found in shared if found is not fleet)
         if error is not None and not fleet.replicas:
             content = status.failed(isvc, self.domain, name, error, serving=others)
-        elif fleet.ready or fleet.asleep:
+        elif answers:
             content = status.ready(isvc, self.domain, sum(len(found.ready) for _, found in shared))
         else:
             content = status.progressing(isvc, self.domain, serving=others)

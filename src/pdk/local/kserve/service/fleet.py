@@ -19,6 +19,7 @@ DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the
 DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
 TRIAL_S = 10.0  # a replica that dies sooner was never good; where another revision serves, it is not started again
+STEADY_S = 1.0  # for which one that stopped answering must answer again before it may take requests from another revision
 POLL_S = 0.25
 Start = Callable[[Revision], Awaitable[Predictor]]
 
@@ -47,6 +48,7 @@ class Fleet:
         self._proven = False  # whether the replica that died last had answered for a while
         self._leaving: set[asyncio.Task[None]] = set()
         self._seen: list[str] = []
+        self._faltered: float | None = None  # when it was last seen without an answer that was due, until it is steady again
         self._task = asyncio.create_task(self._run(), name=f"fleet {revision.name}")
 
     def adopt(self, found: Predictor) -> None:
@@ -64,6 +66,11 @@ class Fleet:
     def ready(self) -> list[Predictor]:
         """The replicas that answer at this moment: a runtime takes its ready file away while it has no worker."""
         return [replica for replica in self.replicas if replica.answers]
+
+    @property
+    def steady(self) -> bool:
+        """Whether it answers, and did not come back just now from a time when it did not: it may go away again."""
+        return bool(self.ready) and self._faltered is None
 
     @property
     def asleep(self) -> bool:
@@ -95,6 +102,12 @@ class Fleet:
 
     async def _reap(self) -> None:
         ready = [replica.pod for replica in self.ready]
+        now = time.monotonic()
+        if not ready and self._wanted and (self._seen or self._faltered is not None):
+            self._faltered = now
+        elif self._faltered is not None and now - self._faltered >= STEADY_S:
+            self._faltered = None
+            self._told()
         if ready != self._seen:
             self._seen = ready
             self._told()
@@ -102,7 +115,7 @@ class Fleet:
             if (ended := process.status(replica.handle)) is not None:
                 self.replicas.remove(replica)
                 self.failures += 1
-                self._proven = time.monotonic() - self._began.get(replica.pod, 0.0) > TRIAL_S
+                self._proven = now - self._began.get(replica.pod, 0.0) > TRIAL_S
                 self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
                 self._told()
                 await self._gone(replica)
