@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -107,7 +108,8 @@ def test_after_the_machine_went_down_a_trial_goes_on_from_its_checkpoint(own_up,
     found = sdk_of(own_up).get_experiment(experiment.id)
     assert found.wait(interval=0.2).name == "COMPLETED", log_of(own_up, experiment)
     assert reported(own_up, experiment) == list(range(1, 61))
-    assert "restored at 20" in log_of(own_up, experiment) or "restored at 30" in log_of(own_up, experiment)
+    (steps,) = re.findall(r"restored at (\d+)", log_of(own_up, experiment))
+    assert int(steps) in range(20, 60, 10)  # how far it came depends on how long the killing took
 
 
 def test_a_trial_that_the_kernel_kills_says_so(up, create):

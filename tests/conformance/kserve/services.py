@@ -57,11 +57,20 @@ class Services:
         body = {"apiVersion": "/".join(GROUP), "kind": "InferenceService", "metadata": meta, "spec": spec}
         place = (*GROUP, "models", "inferenceservices")
         try:
-            present = self.api.get_namespaced_custom_object(*place, self.name)
-        except client.ApiException:
-            return self.api.create_namespaced_custom_object(*place, body)
+            self.api.create_namespaced_custom_object(*place, body)
+        except client.ApiException as error:
+            if error.status != 409:
+                raise
+            wait_until(lambda: self._replace(place, body), 10, "an update that nobody was faster than")
+
+    def _replace(self, place, body):
+        present = self.api.get_namespaced_custom_object(*place, self.name)
         body["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"]
-        return self.api.replace_namespaced_custom_object(*place, self.name, body)
+        try:
+            return self.api.replace_namespaced_custom_object(*place, self.name, body)
+        except client.ApiException as error:
+            if error.status != 409:
+                raise
 
     def get(self):
         """The service."""

@@ -110,10 +110,11 @@ def test_a_canary_that_fails_never_gets_a_request(service):
     assert service.answers(60).keys() == {1, 3}
 
 
-def test_a_canary_that_dies_of_its_requests_costs_none(service):
+@pytest.mark.parametrize("percent", [50, 100])
+def test_a_version_that_dies_of_its_requests_costs_none(service, percent):
     service.apply(service.model(1))
     service.ready()
-    service.apply(service.model(2, DYING), canaryTrafficPercent=50)
+    service.apply(service.model(2, DYING), canaryTrafficPercent=percent)
     service.ready()
     while (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") != 1:  # it dies of requests only
         assert service.answers(5) == {1: 5}

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import aiohttp
+import pytest
 
 from conftest import wait_until
 
@@ -33,7 +34,8 @@ class Load:
 
     def __exit__(self, *_):
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(130)  # longer than the gateway lets a request wait
+        assert not self._thread.is_alive()
 
     async def _run(self):
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as tasks:
@@ -79,13 +81,14 @@ def versions_come_and_go(service, up):
             service.ready()
         for number in range(CRASHES):
             service.apply(service.model(200 + number, CRASHING))
-            wait_until(lambda: (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") == 1, 60, "the failure")
+            wait_until(lambda: (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") == 1, 120, "the failure")
             service.apply(service.model(ROLLOUTS))
             service.ready()
         wait_until(lambda: service.answers(10) == {ROLLOUTS: 10}, 20, "the last good version")
     return load
 
 
+@pytest.mark.timeout(900)
 def test_no_request_fails_while_versions_come_and_go(service, up):
     load = versions_come_and_go(service, up)
     assert load.problems == []

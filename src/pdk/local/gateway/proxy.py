@@ -45,14 +45,13 @@ class Proxy:
 
     async def _answer(self, request: Request, host: str, body: bytes) -> Response:
         """Have a predictor answer, another one where the first went away, and the first that comes where there is none."""
-        attempts, dropped, deadline = 0, 0, time.monotonic() + START_S
-        address: str | None = None
+        attempts, dropped, deadline, lost = 0, 0, time.monotonic() + START_S, set[str]()
         problem = "it has no replica that is ready; kubectl describe isvc says why"
         while attempts < ATTEMPTS and time.monotonic() < deadline:
             target = self.routes.find(host)
             if target is None:
                 return self._unknown(host)
-            if (address := target.choose(lost=address)) is None:
+            if (address := target.choose(lost)) is None:
                 if not target.wakes:
                     break
                 self.routes.wake()
@@ -60,9 +59,10 @@ class Proxy:
                 attempts += 1
                 try:
                     return await self._forward(request, address, body)
-                except aiohttp.ClientConnectionError as error:
+                except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
                     problem = str(error)
-                    dropped += not isinstance(error, aiohttp.ClientConnectorError)
+                    lost.add(address)
+                    dropped += not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
                     if dropped > DROPPED:
                         break
                 except TimeoutError:

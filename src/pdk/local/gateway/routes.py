@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import aiohttp
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
 REPORT_S = 0.5
-WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests
+WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests; 0 takes only those that another one dropped
 WAKES = "pdk/wakes"  # annotation of Endpoints: "true" where a request that finds no address had better wait for one
 
 
@@ -34,16 +34,17 @@ class Target:
     open: int = 0
     most: int = 0  # since the last report
 
-    def choose(self, lost: str | None = None) -> str | None:
+    def choose(self, lost: Collection[str] = ()) -> str | None:
         """An address; None where no replica runs.
 
         Args:
-            lost: who went away with this request just now; another one is chosen where there is one.
+            lost: who went away with this request. It goes to the version before then, else to any that it has not met.
         """
-        weights = {address: weight for address, weight in self.weights.items() if address != lost} or self.weights
-        if len(weights) < 2:
-            return next(iter(weights), None)
-        return random.choices(list(weights), list(weights.values()))[0]  # noqa: S311 - a share, not a secret
+        left = {address: weight for address, weight in self.weights.items() if address not in lost} or self.weights
+        spare = [address for address, weight in left.items() if not weight]
+        if spare and (lost or len(spare) == len(left)):
+            return random.choice(spare)  # noqa: S311 - a share, not a secret
+        return random.choices(list(left), list(left.values()))[0] if left else None  # noqa: S311 - the same
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:

@@ -127,12 +127,12 @@ class Service:
         self._leave_settling(latest)
         shares = rollout.wanted(isvc, self.stable)
         fleet = self._fleet(latest)
-        answers = self._answers(fleet)
-        if not answers:
+        answers = bool(fleet.ready) or fleet.asleep
+        if shares != [Share(latest, 100)]:
             self._settling = None
-        if answers and shares == [Share(latest, 100)] and self._has_settled(latest):
+        elif answers and self._has_settled(fleet):
             if self.stable is None or self.stable.name != latest.name:
-                self.previous = self.stable
+                self.previous, self._settling = self.stable, None
                 await self.records.event("InferenceServiceReady", f"InferenceService [{self.key[1]}] is Ready")
             self.stable = latest  # or how many replicas it has has changed
         routed = rollout.now(shares, self.stable, answers=answers)
@@ -144,30 +144,26 @@ class Service:
         fleet.retry = not any(other.ready for other in others)
         self._scale(isvc, [fleet, *others])
         wakes = any(found.served and found.failures <= 1 for _, found in shared)
-        await self.records.route([(share, found.ready) for share, found in shared], self.stable, self.previous, wakes=wakes)
+        spare = [(Share(found.revision, 0), found) for found in others if found not in [one for _, one in shared]]
+        replicas = [(share, found.ready) for share, found in shared + spare]
+        await self.records.route(replicas, self.stable, self.previous, wakes=wakes)
         await self._retire(rollout.number_of(isvc, KEEP_WARM), kept)
-        await self._report(isvc, fleet, shared, answers=answers)
-
-    def _answers(self, fleet: Fleet) -> bool:
-        """Whether the newest revision may get requests: where another one serves, it must not come and go."""
-        before = self.fleets.get(self.stable.name) if self.stable else None
-        spared = before is not None and before is not fleet and bool(before.ready)
-        return fleet.asleep or (fleet.steady if spared else bool(fleet.ready))
+        await self._report(isvc, fleet, shared)
 
     def _leave_settling(self, latest: Revision) -> None:
         """A revision that answered until another was asked for has been rolled out, however short that was."""
-        if self._settling is not None and (held := self._settling[0]).name != latest.name:
-            self._settling = None
-            if self.fleets[held.name].ready:
+        if self._settling is not None and self._settling[0].name != latest.name:
+            (held, began), self._settling = self._settling, None
+            if self.fleets[held.name].since <= began:
                 self.previous, self.stable = self.stable, held
 
-    def _has_settled(self, latest: Revision) -> bool:
-        """Whether a revision that answers has done so for a while; until then the one before stays, to take over where it dies."""
-        if self.stable is None or self.stable.name == latest.name:
+    def _has_settled(self, fleet: Fleet) -> bool:
+        """Whether a revision has answered all requests for a while; until then the one before stays, to take over where it dies."""
+        if self.stable is None or self.stable.name == fleet.revision.name or fleet.asleep:
             return True
         if self._settling is None:
-            self._settling = (latest, time.monotonic())
-        return time.monotonic() - self._settling[1] >= SETTLE_S
+            self._settling = (fleet.revision, time.monotonic())
+        return time.monotonic() - max(self._settling[1], fleet.since) >= SETTLE_S
 
     def _scale(self, isvc: Json, fleets: Sequence[Fleet]) -> None:
         for fleet in fleets:
@@ -191,13 +187,12 @@ class Service:
         for name in kept & self._warm.keys():
             del self._warm[name]
 
-    async def _report(self, isvc: Json, fleet: Fleet, shared: Sequence[tuple[Share, Fleet]], *, answers: bool) -> None:
+    async def _report(self, isvc: Json, fleet: Fleet, shared: Sequence[tuple[Share, Fleet]]) -> None:
         """Write the status; an event for what went wrong anew.
 
         Args:
             fleet: of the newest revision.
             shared: who gets requests at this moment.
-            answers: whether the newest revision may.
         """
         error, name = fleet.failure, fleet.revision.name
         if error is not None and self._told.get(name) is not error:
@@ -206,7 +201,7 @@ class Service:
         others = any(found.ready for _, found in shared if found is not fleet)
         if error is not None and not fleet.replicas:
             content = status.failed(isvc, self.domain, name, error, serving=others)
-        elif answers:
+        elif fleet.ready or fleet.asleep:
             content = status.ready(isvc, self.domain, sum(len(found.ready) for _, found in shared))
         else:
             content = status.progressing(isvc, self.domain, serving=others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,6 @@ DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the
 DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
 TRIAL_S = 10.0  # a replica that dies sooner was never good; where another revision serves, it is not started again
-STEADY_S = 1.0  # for which one that stopped answering must answer again before it may take requests from another revision
 POLL_S = 0.25
 Start = Callable[[Revision], Awaitable[Predictor]]
 
@@ -44,17 +44,21 @@ class Fleet:
         self.failures = 0
         self.changed = time.monotonic()
         self._start, self._changes, self._gone = start, changes, gone
-        self._began: dict[str, float] = {}  # since when a pod has been answering
-        self._proven = False  # whether the replica that died last had answered for a while
+        self._since: dict[str, float] = {}  # since when the replicas that answer have done so without a break
+        self._proven = False  # whether the replica that stopped answering last had answered for a while
         self._leaving: set[asyncio.Task[None]] = set()
-        self._seen: list[str] = []
-        self._faltered: float | None = None  # when it was last seen without an answer that was due, until it is steady again
-        self._task = asyncio.create_task(self._run(), name=f"fleet {revision.name}")
+        loops = (self._again(self._watch, self._pause), self._again(self._fill, self._nap))
+        self._tasks = [asyncio.create_task(loop, name=f"fleet {revision.name}") for loop in loops]
 
     def adopt(self, found: Predictor) -> None:
         """Take in a replica that an earlier server left running."""
-        self.replicas.append(found)
-        self.served, self._wanted = True, len(self.replicas)
+        self._join(found, since=0.0)
+        self._wanted = len(self.replicas)
+
+    def _join(self, replica: Predictor, since: float) -> None:
+        self.replicas.append(replica)
+        self._since[replica.pod] = since
+        self.served = True
 
     def scale(self, wanted: int) -> None:
         """Have so many replicas."""
@@ -68,9 +72,9 @@ class Fleet:
         return [replica for replica in self.replicas if replica.answers]
 
     @property
-    def steady(self) -> bool:
-        """Whether it answers, and did not come back just now from a time when it did not: it may go away again."""
-        return bool(self.ready) and self._faltered is None
+    def since(self) -> float:
+        """Since when (`time.monotonic`) it has answered without a break; infinity where it does not."""
+        return min(self._since.values(), default=math.inf)
 
     @property
     def asleep(self) -> bool:
@@ -82,58 +86,61 @@ class Fleet:
         """Whether it failed and is not tried again."""
         return self.failure is not None and not self.retry and not self.replicas and not self._proven
 
-    async def _run(self) -> None:
+    async def _again(self, look: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
+        """Until cancelled."""
         while True:
             try:
-                await self._look()
+                await look()
             except Exception:  # a full disk, say: the next look may find it mended
                 log.exception("revision %s", self.revision.name)
-            self._woken.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), POLL_S)
+            await pause()
 
-    async def _look(self) -> None:
-        await self._reap()
+    async def _pause(self) -> None:
+        await asyncio.sleep(POLL_S)
+
+    async def _nap(self) -> None:
+        """A pause that ends when another number is wanted."""
+        self._woken.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), POLL_S)
+
+    async def _watch(self) -> None:
+        """Note who answers, and who has ended; while another replica is being brought up too."""
+        ready, now = {replica.pod for replica in self.ready}, time.monotonic()
+        if ready != self._since.keys():
+            for pod in self._since.keys() - ready:
+                self._proven = now - self._since[pod] > TRIAL_S
+            self._since = {pod: self._since.get(pod, now) for pod in ready}
+            self._changes.notify()
+        for replica in list(self.replicas):
+            if (ended := process.status(replica.handle)) is not None:
+                self.replicas.remove(replica)
+                self.failures += 1
+                self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
+                self._told()
+                self._woken.set()
+                await self._gone(replica)
+
+    async def _fill(self) -> None:
+        """Have as many replicas as are wanted."""
         if len(self.replicas) < self._wanted and not self.given_up:
             await self._add()
         while len(self.replicas) > self._wanted:
             self._leave(self.replicas.pop())
             self._told()
 
-    async def _reap(self) -> None:
-        ready = [replica.pod for replica in self.ready]
-        now = time.monotonic()
-        if not ready and self._wanted and (self._seen or self._faltered is not None):
-            self._faltered = now
-        elif self._faltered is not None and now - self._faltered >= STEADY_S:
-            self._faltered = None
-            self._told()
-        if ready != self._seen:
-            self._seen = ready
-            self._told()
-        for replica in list(self.replicas):
-            if (ended := process.status(replica.handle)) is not None:
-                self.replicas.remove(replica)
-                self.failures += 1
-                self._proven = now - self._began.get(replica.pod, 0.0) > TRIAL_S
-                self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
-                self._told()
-                await self._gone(replica)
-
     async def _add(self) -> None:
         if self.failures:
             await asyncio.sleep(RESTART_S[min(self.failures - 1, len(RESTART_S) - 1)])
         try:
-            made = await self._start(self.revision)
-            self.replicas.append(made)
-            self._began[made.pod] = time.monotonic()
+            self._join(await self._start(self.revision), since=time.monotonic())
         except LoadFailed as error:
             self.failure, self.failures = error, self.failures + 1
         except Exception as error:  # the service must say why, whatever went wrong; the log has the rest
             log.exception("revision %s", self.revision.name)
             self.failure, self.failures = LoadFailed("ModelLoadFailed", f"{type(error).__name__}: {error}"), self.failures + 1
         else:
-            self.served, self.failure, self.failures = True, None, 0
+            self.failure, self.failures = None, 0
         self._told()
 
     def _told(self) -> None:
@@ -141,6 +148,8 @@ class Fleet:
         self._changes.notify()
 
     def _leave(self, replica: Predictor) -> None:
+        self._since.pop(replica.pod, None)
+
         async def drain() -> None:
             await asyncio.sleep(DRAIN_DELAY_S)
             await process.stop(replica.handle, grace_s=DRAIN_S)
@@ -153,15 +162,15 @@ class Fleet:
 
     async def stop(self) -> None:
         """Start and watch no more; what runs goes on."""
-        for task in (self._task, *self._leaving):
+        for task in (*self._tasks, *self._leaving):
             task.cancel()
-        await asyncio.gather(self._task, *self._leaving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
 
     async def close(self) -> None:
         """Drain all replicas, and wait until they have ended."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for replica in self.replicas:
             self._leave(replica)
         self.replicas = []

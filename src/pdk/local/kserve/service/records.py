@@ -81,6 +81,7 @@ class Records:
         """Point the service's Endpoints at replicas, with the weight of each.
 
         Args:
+            shares: the replicas of each revision; one without a share takes what another one dropped.
             wakes: whether a request that finds no replica had better wait for one.
         """
         weights = {f"{replica.host}:{replica.port}": share.percent / len(replicas) for share, replicas in shares for replica in replicas}
