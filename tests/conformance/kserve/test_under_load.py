@@ -34,7 +34,7 @@ class Load:
 
     def __exit__(self, *_):
         self._stop.set()
-        self._thread.join(130)  # longer than the gateway lets a request wait
+        self._thread.join(190)  # longer than the gateway lets a request wait
         assert not self._thread.is_alive()
 
     async def _run(self):

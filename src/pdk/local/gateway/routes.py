@@ -20,16 +20,18 @@ import aiohttp
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
 REPORT_S = 0.5
-WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests; 0 takes only those that another one dropped
+WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests
+RELIED_ON = "pdk/relied-on"  # annotation of Endpoints: the addresses to which a request goes that another one dropped
 WAKES = "pdk/wakes"  # annotation of Endpoints: "true" where a request that finds no address had better wait for one
 
 
 @dataclass
 class Target:
-    """One service: its predictors with their shares of the requests, and how many requests are open."""
+    """One service: its predictors with their shares of the requests, those that have proved good, and how many requests are open."""
 
     service: str
     weights: dict[str, float] = field(default_factory=dict)
+    relied_on: frozenset[str] = frozenset()
     wakes: bool = False
     open: int = 0
     most: int = 0  # since the last report
@@ -38,13 +40,14 @@ class Target:
         """An address; None where no replica runs.
 
         Args:
-            lost: who went away with this request. It goes to the version before then, else to any that it has not met.
+            lost: who went away with this request. It goes to one that is relied on then, else to any that it has not met.
         """
         left = {address: weight for address, weight in self.weights.items() if address not in lost} or self.weights
-        spare = [address for address, weight in left.items() if not weight]
-        if spare and (lost or len(spare) == len(left)):
-            return random.choice(spare)  # noqa: S311 - a share, not a secret
-        return random.choices(list(left), list(left.values()))[0] if left else None  # noqa: S311 - the same
+        if lost and (known := left.keys() & self.relied_on):
+            left = dict.fromkeys(known, 1.0)
+        elif not any(left.values()):
+            left = dict.fromkeys(left, 1.0)
+        return random.choices(list(left), list(left.values()))[0] if left else None  # noqa: S311 - a share, not a secret
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -169,6 +172,7 @@ class Routes:
             addresses = [f"{one['addresses'][0]['ip']}:{one['ports'][0]['port']}" for one in body.get("subsets") or []]
             notes = body["metadata"].get("annotations") or {}
             weights = json.loads(notes.get(WEIGHTS) or "{}")
+            target.relied_on = frozenset(json.loads(notes.get(RELIED_ON) or "[]"))
             target.wakes = notes.get(WAKES) == "true"
             target.weights = {address: float(weights.get(address, 1.0)) for address in addresses}
         changed, self._changed = self._changed, asyncio.Event()

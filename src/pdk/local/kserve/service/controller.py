@@ -44,7 +44,7 @@ class Service:
         self.stable: Revision | None = None
         self.previous: Revision | None = None
         self._warm: dict[str, float] = {}  # until when a revision that gets no requests is kept
-        self._settling: tuple[Revision, float] | None = None  # a revision that got all requests, and since when
+        self._settling: tuple[Revision, float] | None = None  # a revision that gets all requests, and since when
         self._starting: set[str] = set()
         self._told: dict[str, LoadFailed] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -137,7 +137,7 @@ class Service:
             self.stable = latest  # or how many replicas it has has changed
         routed = rollout.now(shares, self.stable, answers=answers)
         shared = [(share, self._fleet(share.revision)) for share in routed]
-        kept = {latest.name, *(share.revision.name for share in routed), *([self.stable.name] if self.stable else [])}
+        kept = {latest.name, *([self.stable.name] if self.stable else [])}
         others = [found for name, found in self.fleets.items() if name in kept and found is not fleet]
         for other in others:
             other.retry = True
@@ -154,11 +154,14 @@ class Service:
         """A revision that answered until another was asked for has been rolled out, however short that was."""
         if self._settling is not None and self._settling[0].name != latest.name:
             (held, began), self._settling = self._settling, None
-            if self.fleets[held.name].since <= began:
+            if (left := self.fleets[held.name]).ready and left.since <= began:
                 self.previous, self.stable = self.stable, held
 
     def _has_settled(self, fleet: Fleet) -> bool:
-        """Whether a revision has answered all requests for a while; until then the one before stays, to take over where it dies."""
+        """Whether a revision has answered all requests for a while, which begins with the first question here.
+
+        Until then the one before stays, to take what the new one drops, or all where that dies.
+        """
         if self.stable is None or self.stable.name == fleet.revision.name or fleet.asleep:
             return True
         if self._settling is None:

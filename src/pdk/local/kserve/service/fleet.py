@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the gateway hears of it within milliseconds
 DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
-TRIAL_S = 10.0  # a replica that dies sooner was never good; where another revision serves, it is not started again
+TRIAL_S = 10.0  # a replica that answered for less than that was not good; where another revision serves, it is not started again
 POLL_S = 0.25
 Start = Callable[[Revision], Awaitable[Predictor]]
 
@@ -47,7 +47,7 @@ class Fleet:
         self._since: dict[str, float] = {}  # since when the replicas that answer have done so without a break
         self._proven = False  # whether the replica that stopped answering last had answered for a while
         self._leaving: set[asyncio.Task[None]] = set()
-        loops = (self._again(self._watch, self._pause), self._again(self._fill, self._nap))
+        loops = (self._again(self._watch, asyncio.Event()), self._again(self._fill, self._woken))
         self._tasks = [asyncio.create_task(loop, name=f"fleet {revision.name}") for loop in loops]
 
     def adopt(self, found: Predictor) -> None:
@@ -73,7 +73,7 @@ class Fleet:
 
     @property
     def since(self) -> float:
-        """Since when (`time.monotonic`) it has answered without a break; infinity where it does not."""
+        """Since when (`time.monotonic`) at least one replica has answered without a break; infinity where none does."""
         return min(self._since.values(), default=math.inf)
 
     @property
@@ -86,40 +86,34 @@ class Fleet:
         """Whether it failed and is not tried again."""
         return self.failure is not None and not self.retry and not self.replicas and not self._proven
 
-    async def _again(self, look: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
-        """Until cancelled."""
+    async def _again(self, look: Callable[[], Awaitable[None]], woken: asyncio.Event) -> None:
+        """Until cancelled: every now and then, and when woken."""
         while True:
             try:
                 await look()
             except Exception:  # a full disk, say: the next look may find it mended
                 log.exception("revision %s", self.revision.name)
-            await pause()
-
-    async def _pause(self) -> None:
-        await asyncio.sleep(POLL_S)
-
-    async def _nap(self) -> None:
-        """A pause that ends when another number is wanted."""
-        self._woken.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), POLL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), POLL_S)
+            woken.clear()
 
     async def _watch(self) -> None:
         """Note who answers, and who has ended; while another replica is being brought up too."""
         ready, now = {replica.pod for replica in self.ready}, time.monotonic()
         if ready != self._since.keys():
-            for pod in self._since.keys() - ready:
-                self._proven = now - self._since[pod] > TRIAL_S
+            if lost := self._since.keys() - ready:
+                self._proven = any(now - self._since[pod] > TRIAL_S for pod in lost)
             self._since = {pod: self._since.get(pod, now) for pod in ready}
             self._changes.notify()
-        for replica in list(self.replicas):
-            if (ended := process.status(replica.handle)) is not None:
-                self.replicas.remove(replica)
-                self.failures += 1
-                self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
-                self._told()
-                self._woken.set()
-                await self._gone(replica)
+        ends = [(replica, ended) for replica in self.replicas if (ended := process.status(replica.handle)) is not None]
+        for replica, ended in ends:
+            self.replicas.remove(replica)
+            self.failures += 1
+            self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
+            self._told()
+            self._woken.set()
+        for replica, _ in ends:
+            await self._gone(replica)
 
     async def _fill(self) -> None:
         """Have as many replicas as are wanted."""

@@ -51,9 +51,9 @@ class Predictor:
         return (self.handle.run_dir / READY).exists() and process.status(self.handle) is None
 
     @property
-    def url(self) -> str:
+    def address(self) -> str:
         """Where it answers."""
-        return f"http://{self.host}:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 def new_pod(revision: str) -> str:
@@ -161,7 +161,7 @@ async def smoke(predictor: Predictor) -> None:
     Raises:
         LoadFailed: it does not answer as it should.
     """
-    path = f"{predictor.url}/v1/models/{predictor.model}"
+    path = f"http://{predictor.address}/v1/models/{predictor.model}"
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session, session.get(path) as answer:
             if answer.status != 200:

@@ -15,7 +15,9 @@ from pdk.local.kserve.service.rollout import Revision, Share
 from pdk.local.kserve.store import objects
 
 Key = tuple[str, str]  # namespace and name
-STABLE, PREVIOUS, PODS, WEIGHTS, WAKES = "pdk/stable", "pdk/previous", "pdk/pods", "pdk/weights", "pdk/wakes"
+STABLE, PREVIOUS, PODS, WEIGHTS, RELIED_ON, WAKES = (
+    "pdk/stable", "pdk/previous", "pdk/pods", "pdk/weights", "pdk/relied-on", "pdk/wakes",
+)  # fmt: skip
 
 
 class Records:
@@ -81,10 +83,12 @@ class Records:
         """Point the service's Endpoints at replicas, with the weight of each.
 
         Args:
-            shares: the replicas of each revision; one without a share takes what another one dropped.
+            shares: the replicas of each revision.
+            stable: the one that was rolled out last; it takes what another one dropped, with a share or without.
             wakes: whether a request that finds no replica had better wait for one.
         """
-        weights = {f"{replica.host}:{replica.port}": share.percent / len(replicas) for share, replicas in shares for replica in replicas}
+        weights = {one.address: share.percent / len(replicas) for share, replicas in shares for one in replicas}
+        relied_on = [one.address for share, replicas in shares for one in replicas if stable and share.revision.name == stable.name]
         subsets = [{"addresses": [{"ip": one.host}], "ports": [{"port": one.port}]} for _, replicas in shares for one in replicas]
         notes = {
             STABLE: json.dumps(stable.predictor, sort_keys=True) if stable else "",
@@ -92,6 +96,7 @@ class Records:
             PODS: json.dumps({one.pod: one.revision for _, replicas in shares for one in replicas}, sort_keys=True),
             WAKES: "true" if wakes else "",
             WEIGHTS: json.dumps(weights, sort_keys=True),
+            RELIED_ON: json.dumps(relied_on),
         }
         body = {
             "apiVersion": "v1",
