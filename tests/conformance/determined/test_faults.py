@@ -1,13 +1,14 @@
 """What happens to trials when the server, the machine's memory, its disk or its clock fail."""
 
+import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from determined.experimental import Determined
@@ -98,12 +99,14 @@ def test_three_trials_outlive_the_server(own_up, create, whom):
 def test_after_the_machine_went_down_a_trial_goes_on_from_its_checkpoint(own_up, create):
     experiment = create(own_up, steps=60, pause=0.05)
     wait_until(lambda: len(reported(own_up, experiment)) > 22, 60, "a checkpoint and more")
-    everything = own_up.processes()
-    own_up.kill_all()
-    for pid in everything:  # the launchers too
-        subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
     (started,) = own_up.state.glob("determined/trials/*/run-1/started.json")
-    started.write_text(json.dumps({**json.loads(started.read_text()), "boot": "another one"}))
+    noted = json.loads(started.read_text())
+    launcher = psutil.Process(noted["pid"])
+    own_up.kill_all()
+    for process in (launcher, *launcher.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went with its parent
+            process.kill()
+    started.write_text(json.dumps({**noted, "boot": "another one"}))
     own_up.start()
     found = sdk_of(own_up).get_experiment(experiment.id)
     assert found.wait(interval=0.2).name == "COMPLETED", log_of(own_up, experiment)
