@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import uuid
 from pathlib import Path
@@ -111,8 +110,7 @@ def test_after_the_machine_went_down_a_trial_goes_on_from_its_checkpoint(own_up,
     found = sdk_of(own_up).get_experiment(experiment.id)
     assert found.wait(interval=0.2).name == "COMPLETED", log_of(own_up, experiment)
     assert reported(own_up, experiment) == list(range(1, 61))
-    (steps,) = re.findall(r"restored at (\d+)", log_of(own_up, experiment))
-    assert int(steps) in range(20, 60, 10)  # how far it came depends on how long the killing took
+    assert "restored at 20" in log_of(own_up, experiment) or "restored at 30" in log_of(own_up, experiment)
 
 
 def test_a_trial_that_the_kernel_kills_says_so(up, create):

@@ -92,6 +92,10 @@ class Services:
 
         return wait_until(served, timeout, "the service")
 
+    def failed(self):
+        """Whether the newest version has been given up."""
+        return (self.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") == 1
+
     def traffic(self):
         """Percent by revision, the newest first; from the status."""
         return [entry["percent"] for entry in self.get()["status"]["components"]["predictor"]["traffic"]]

@@ -81,7 +81,7 @@ def versions_come_and_go(service, up):
             service.ready()
         for number in range(CRASHES):
             service.apply(service.model(200 + number, CRASHING))
-            wait_until(lambda: (service.get()["status"]["modelStatus"].get("copies") or {}).get("failedCopies") == 1, 120, "the failure")
+            wait_until(service.failed, 120, "the failure")
             service.apply(service.model(ROLLOUTS))
             service.ready()
         wait_until(lambda: service.answers(10) == {ROLLOUTS: 10}, 20, "the last good version")
