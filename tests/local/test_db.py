@@ -44,6 +44,36 @@ def test_a_failing_write_undoes_only_itself(tmp_path):
             assert [r for r in results if not isinstance(r, KeyError)] == list(range(5))
             assert sum(isinstance(r, KeyError) for r in results) == 1
             assert [row[0] for row in db.reader.execute("SELECT x FROM t ORDER BY x")] == list(range(5))
-            assert await db.read(lambda c: c.execute("SELECT count(*) FROM t").fetchone()[0]) == 5
+
+    asyncio.run(main())
+
+
+def test_what_one_turn_of_the_loop_reads_is_one_moment(tmp_path):
+    async def main():
+        with Database(tmp_path / "a.sqlite", [TABLE]) as db:
+
+            def count():
+                return db.reader.execute("SELECT count(*) FROM t").fetchone()[0]
+
+            assert count() == 0
+            db.submit(lambda c: c.execute("INSERT INTO t VALUES (1)")).result()  # on disk, in the same turn
+            assert count() == 0
+            await asyncio.sleep(0)
+            assert count() == 1
+
+    asyncio.run(main())
+
+
+def test_whoever_waited_for_a_write_sees_it(tmp_path):
+    async def main():
+        with Database(tmp_path / "a.sqlite", [TABLE]) as db:
+
+            async def one(n):
+                for x in range(n * 100, n * 100 + 100):
+                    db.reader.execute("SELECT count(*) FROM t").fetchone()
+                    await db.write(lambda c, x=x: c.execute("INSERT INTO t VALUES (?)", (x,)))
+                    assert db.reader.execute("SELECT 1 FROM t WHERE x = ?", (x,)).fetchone()
+
+            await asyncio.gather(*map(one, range(20)))
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""SQLite for one server: numbered migrations, one writer thread, readers that never wait for it.
+"""SQLite for one server: numbered migrations, one writer thread, readers that never wait for it and see one moment at a time.
 
 Everything that is acknowledged went through `Database.write`, which returns only after the transaction is on disk (WAL,
 synchronous=FULL). Writes that queue up while one is being synced share the next sync: each runs in a savepoint of one transaction,
@@ -27,10 +27,40 @@ BUSY_TIMEOUT_S = 60.0  # another process (fsck, a second start) may hold the fil
 GROUP_LIMIT = 256  # writes that may share one sync; bounds how long the first of them waits
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+class TurnReader(sqlite3.Connection):
+    """Reads of an event loop: all that one of its turns (from `await` to `await`) reads is one moment of the database.
+
+    An answer is made of many statements, and the writer thread may commit between any two of them. Each turn sees every write that
+    was acknowledged before it.
+    """
+
+    _held = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As `sqlite3.Connection.execute`; without a running loop each statement stands alone."""
+        if not self._held:
+            self._hold()
+        return super().execute(sql, parameters)
+
+    def _hold(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        loop.call_soon(self._release)  # before the moment is chosen: whoever a later write wakes comes after it in the loop's queue
+        super().execute("BEGIN")
+        self._held = True
+
+    def _release(self) -> None:
+        self._held = False
+        with contextlib.suppress(sqlite3.ProgrammingError):  # the connection was closed in the same turn
+            super().execute("COMMIT")
+
+
+def connect(path: Path, *, read_only: bool = False, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     """Open `path` with the settings that every connection of ours uses (rows by name, explicit transactions)."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=factory)
     connection.row_factory = sqlite3.Row
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -98,7 +128,7 @@ class Database:
         self.path, self.changes = path, Changes()
         self._writer = connect(path)
         migrate(self._writer, migrations)
-        self.reader = connect(path, read_only=True)
+        self.reader = connect(path, read_only=True, factory=TurnReader)
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"db-writer-{path.stem}", daemon=True)
         self._thread.start()
@@ -129,15 +159,6 @@ class Database:
             return await asyncio.wrap_future(self.submit(work))
         finally:
             self.changes.notify()
-
-    async def read(self, work: Work[T]) -> T:
-        """Run a long read in a thread with a connection of its own (short ones use `reader` directly)."""
-
-        def run() -> T:
-            with self.own_reader() as connection:
-                return work(connection)
-
-        return await asyncio.to_thread(run)
 
     @contextlib.contextmanager
     def own_reader(self) -> Iterator[sqlite3.Connection]:
