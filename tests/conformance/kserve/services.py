@@ -112,7 +112,9 @@ class Services:
 
     def answers(self, count):
         """How often each number is answered."""
-        found = [self.ask().json()["predictions"][0] for _ in range(count)]
+        asked = [self.ask() for _ in range(count)]
+        assert all(answer.ok for answer in asked), [answer.text for answer in asked]
+        found = [answer.json()["predictions"][0] for answer in asked]
         return {answer: found.count(answer) for answer in set(found)}
 
 

@@ -110,11 +110,11 @@ def test_a_canary_that_fails_never_gets_a_request(service):
     assert service.answers(60).keys() == {1, 3}
 
 
-@pytest.mark.parametrize("percent", [50, 100])
-def test_a_version_that_dies_of_its_requests_costs_none(service, percent):
-    service.apply(service.model(1))
+@pytest.mark.parametrize(("percent", "replicas"), [(50, 1), (100, 1), (50, 2), (100, 2)])
+def test_a_version_that_dies_of_its_requests_costs_none(service, percent, replicas):
+    service.apply(service.model(1), minReplicas=replicas)
     service.ready()
-    service.apply(service.model(2, DYING), canaryTrafficPercent=percent)
+    service.apply(service.model(2, DYING), canaryTrafficPercent=percent, minReplicas=replicas)
     service.ready()
     while not service.failed():  # it dies of requests only
         assert service.answers(5) == {1: 5}
@@ -151,7 +151,7 @@ def test_the_revision_before_is_kept_warm_where_asked(service):
     service.ready()
     assert len(service.pods()) == 2
     service.apply(service.model(1), notes=notes)
-    wait_until(lambda: service.answers(5) == {1: 5}, 3, "going back")
+    wait_until(lambda: service.answers(5) == {1: 5}, 20, "going back")
     assert first <= set(service.pods())
 
 

@@ -20,7 +20,7 @@ from pdk.local.kit import process
 from pdk.local.kit.db import Database
 from pdk.local.kserve.service import predictor as predictors
 from pdk.local.kserve.service import rollout, scaling, status
-from pdk.local.kserve.service.fleet import DRAIN_S, Fleet
+from pdk.local.kserve.service.fleet import DRAIN_S, TRIAL_S, Fleet
 from pdk.local.kserve.service.kinds import ENDPOINTS, ISVC, POD, Json
 from pdk.local.kserve.service.predictor import LoadFailed, Place, Predictor
 from pdk.local.kserve.service.records import PODS, PREVIOUS, STABLE, Key, Records
@@ -29,7 +29,7 @@ from pdk.local.kserve.store import objects
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
-SETTLE_S = 2.0  # for which a new revision must answer before the one before it may go
+SETTLE_S = 2.0  # for which a new revision must answer before the one before it may go; TRIAL_S once it has stopped answering
 SAMPLE = "pdk/request-log-sample"  # annotation: the share of requests whose bodies are logged
 KEEP_WARM = "pdk/keep-previous-s"  # annotation: seconds for which the revision before goes on running, so that going back is quick
 
@@ -166,7 +166,8 @@ class Service:
             return True
         if self._settling is None:
             self._settling = (fleet.revision, time.monotonic())
-        return time.monotonic() - max(self._settling[1], fleet.since) >= SETTLE_S
+        needed = TRIAL_S if fleet.faltered else SETTLE_S
+        return time.monotonic() - max(self._settling[1], fleet.since) >= needed
 
     def _scale(self, isvc: Json, fleets: Sequence[Fleet]) -> None:
         for fleet in fleets:

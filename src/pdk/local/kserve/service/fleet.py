@@ -45,7 +45,7 @@ class Fleet:
         self.changed = time.monotonic()
         self._start, self._changes, self._gone = start, changes, gone
         self._since: dict[str, float] = {}  # since when the replicas that answer have done so without a break
-        self._proven = False  # whether the replica that stopped answering last had answered for a while
+        self._stood: float | None = None  # seconds for which the replica that stopped answering last had answered
         self._leaving: set[asyncio.Task[None]] = set()
         loops = (self._again(self._watch, asyncio.Event()), self._again(self._fill, self._woken))
         self._tasks = [asyncio.create_task(loop, name=f"fleet {revision.name}") for loop in loops]
@@ -77,14 +77,20 @@ class Fleet:
         return min(self._since.values(), default=math.inf)
 
     @property
+    def faltered(self) -> bool:
+        """Whether a replica stopped answering before it had shown that it is good."""
+        return self._stood is not None and self._stood <= TRIAL_S
+
+    @property
     def asleep(self) -> bool:
         """Whether it has no replicas because none is needed."""
         return self.served and self.failure is None and not self.replicas
 
     @property
     def given_up(self) -> bool:
-        """Whether it failed and is not tried again."""
-        return self.failure is not None and not self.retry and not self.replicas and not self._proven
+        """Whether it failed and is not tried again, as long as none of its replicas has shown that it is good."""
+        good = (self._stood or 0.0) > TRIAL_S or time.monotonic() - self.since > TRIAL_S
+        return self.failure is not None and not self.retry and not good
 
     async def _again(self, look: Callable[[], Awaitable[None]], woken: asyncio.Event) -> None:
         """Until cancelled: every now and then, and when woken."""
@@ -102,7 +108,7 @@ class Fleet:
         ready, now = {replica.pod for replica in self.ready}, time.monotonic()
         if ready != self._since.keys():
             if lost := self._since.keys() - ready:
-                self._proven = any(now - self._since[pod] > TRIAL_S for pod in lost)
+                self._stood = max(now - self._since[pod] for pod in lost)
             self._since = {pod: self._since.get(pod, now) for pod in ready}
             self._changes.notify()
         ends = [(replica, ended) for replica in self.replicas if (ended := process.status(replica.handle)) is not None]
@@ -112,6 +118,8 @@ class Fleet:
             self.failure = LoadFailed("RuntimeUnhealthy", f"the predictor ended: {ended.reason()}", ended.code)
             self._told()
             self._woken.set()
+        if self.failure and len(self._since) >= self._wanted and now - max(self._since.values(), default=now) > TRIAL_S:
+            self._mended()
         for replica, _ in ends:
             await self._gone(replica)
 
@@ -126,6 +134,7 @@ class Fleet:
     async def _add(self) -> None:
         if self.failures:
             await asyncio.sleep(RESTART_S[min(self.failures - 1, len(RESTART_S) - 1)])
+        before = self.failures
         try:
             self._join(await self._start(self.revision), since=time.monotonic())
         except LoadFailed as error:
@@ -134,8 +143,12 @@ class Fleet:
             log.exception("revision %s", self.revision.name)
             self.failure, self.failures = LoadFailed("ModelLoadFailed", f"{type(error).__name__}: {error}"), self.failures + 1
         else:
-            self.failure, self.failures = None, 0
+            if self.failures == before:  # else another died meanwhile: what it died of may be these requests
+                self._mended()
         self._told()
+
+    def _mended(self) -> None:
+        self.failure, self.failures = None, 0
 
     def _told(self) -> None:
         self.changed = time.monotonic()
