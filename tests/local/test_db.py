@@ -44,6 +44,8 @@ def test_a_failing_write_undoes_only_itself(tmp_path):
             assert [r for r in results if not isinstance(r, KeyError)] == list(range(5))
             assert sum(isinstance(r, KeyError) for r in results) == 1
             assert [row[0] for row in db.reader.execute("SELECT x FROM t ORDER BY x")] == list(range(5))
+            with db.own_reader() as another:
+                assert another.execute("SELECT count(*) FROM t").fetchone()[0] == 5
 
     asyncio.run(main())
 

@@ -151,7 +151,7 @@ def test_the_revision_before_is_kept_warm_where_asked(service):
     service.ready()
     assert len(service.pods()) == 2
     service.apply(service.model(1), notes=notes)
-    wait_until(lambda: service.answers(5) == {1: 5}, 20, "going back")
+    wait_until(lambda: service.answers(5) == {1: 5}, 3, "going back")
     assert first <= set(service.pods())
 
 

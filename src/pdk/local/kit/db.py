@@ -34,11 +34,9 @@ class TurnReader(sqlite3.Connection):
     was acknowledged before it.
     """
 
-    _held = False
-
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As `sqlite3.Connection.execute`; without a running loop each statement stands alone."""
-        if not self._held:
+        if not self.in_transaction:
             self._hold()
         return super().execute(sql, parameters)
 
@@ -49,10 +47,8 @@ class TurnReader(sqlite3.Connection):
             return
         loop.call_soon(self._release)  # before the moment is chosen: whoever a later write wakes comes after it in the loop's queue
         super().execute("BEGIN")
-        self._held = True
 
     def _release(self) -> None:
-        self._held = False
         with contextlib.suppress(sqlite3.ProgrammingError):  # the connection was closed in the same turn
             super().execute("COMMIT")
 

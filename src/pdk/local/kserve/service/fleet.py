@@ -88,7 +88,7 @@ class Fleet:
 
     @property
     def given_up(self) -> bool:
-        """Whether it failed and is not tried again, as long as none of its replicas has shown that it is good."""
+        """Whether it failed and is not tried again: no replica of it has shown that it is good."""
         good = (self._stood or 0.0) > TRIAL_S or time.monotonic() - self.since > TRIAL_S
         return self.failure is not None and not self.retry and not good
 
