@@ -73,9 +73,10 @@ images:
 push:
 	$(PYTHON) containers/images.py push $(IMAGE_WORDS)
 
-# the kill test with ten times as many kills
+# the kill test with ten times as many kills, and random graphs of up to 30 pipelines
 nightly: setup
 	PDK_KILLS=200 $(BIN)/python -m pytest tests/flow/test_store_kill.py
+	PDK_GRAPHS=20 $(BIN)/python -m pytest tests/flow/test_graphs.py
 
 lock:
 	$(PYTHON) requirements/lock.py

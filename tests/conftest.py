@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pdk.errors import PdkError
@@ -110,8 +111,8 @@ class Up:
 
     def server(self, name):
         """The PID of one of the servers."""
-        wanted = f"pdk.local.{name}".encode()
-        return next(pid for pid in self.processes() if wanted in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+        wanted = f"pdk.local.{name}"  # a child of the supervisor: what the server is just starting has its command line for a moment
+        return next(child.pid for child in psutil.Process(self.process.pid).children() if wanted in child.cmdline())
 
     def kill_all(self):
         """kill -9 of the supervisor and its servers."""

@@ -1,5 +1,6 @@
 """kill -9 of the Pachyderm server under load: what was acknowledged is there, whole; nothing else is half there."""
 
+import contextlib
 import os
 import random
 import signal
@@ -23,18 +24,23 @@ KILLS = int(os.environ.get("PDK_KILLS", "20"))  # 200 in `make nightly`
 class Alone(Up):
     """The Pachyderm server alone."""
 
-    def start(self):
+    def spawn(self):
         words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", "pachyderm", "--state", str(self.state)]
         with (self.state.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
+
+    def start(self):
+        self.spawn()
         wait_until(self.healthy, 60, "the server")
         return self
 
+    def answer(self):
+        """What it says of its health; None where it says nothing."""
+        with contextlib.suppress(PdkError):
+            return health(Installation.load(self.state), "pachyderm")
+
     def healthy(self):
-        try:
-            return (health(Installation.load(self.state), "pachyderm") or {}).get("status") == "ok"
-        except PdkError:
-            return False
+        return (self.answer() or {}).get("status") == "ok"
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

@@ -97,8 +97,8 @@ def test_a_full_disk_refuses_and_harms_nothing(small_disk, size):
 
 
 def test_an_upload_that_finds_the_disk_full_leaves_nothing(small_disk):
-    blobs = BlobStore(small_disk / "store")
     with Database(Path(small_disk) / "db.sqlite", MIGRATIONS) as db:
+        blobs = BlobStore(small_disk / "store", db.reader)
 
         async def upload():
             with Upload(db, blobs) as incoming:

@@ -37,7 +37,8 @@ class Store:
     def open(self, folder):
         """Go on with what lies in a folder."""
         self.folder = folder
-        self.db, self.blobs = Database(folder / "db.sqlite", MIGRATIONS), BlobStore(folder / "store")
+        self.db = Database(folder / "db.sqlite", MIGRATIONS)
+        self.blobs = BlobStore(folder / "store", self.db.reader)
 
     def close_files(self):
         self.db.close()
@@ -62,10 +63,14 @@ class Store:
 
         return asyncio.run(work())
 
+    def entries(self, commit):
+        """The files of a commit."""
+        return tree.files_below(tree.walk(self.db.reader, commits.view(self.db.reader, commit), "/"))
+
     def contents(self, commit):
         """Path → content of a commit."""
         found = {}
-        for entry in tree.files_below(tree.walk(self.db.reader, commits.view(self.db.reader, commit), "/")):
+        for entry in self.entries(commit):
             blob = check.find(self.db.reader, entry.hash)
             found[entry.path] = b"".join(self.blobs.read(blob))
         return found

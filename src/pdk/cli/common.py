@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,9 +87,10 @@ def show(rows: Sequence[dict[str, Any]], output: str) -> None:
     from rich.console import Console  # here and not above: most commands need none
     from rich.table import Table
 
-    console, table = Console(highlight=False), Table(box=None, header_style="bold", pad_edge=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0] if rows else ["nothing to show"]:
         table.add_column(name.upper(), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table, width=None if console.is_terminal else WIDE)
+    console.print(table)

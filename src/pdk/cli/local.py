@@ -70,7 +70,14 @@ def status(state: State = None, output: Output = "table") -> None:
         checks = dict(answer.get("checks") or {}) if answer else {}  # type: ignore[call-overload]
         failing = "; ".join(f"{check}: {result}" for check, result in checks.items() if result != "ok")
         rows.append({"server": name, "status": answer["status"] if answer else "down", "detail": failing})
+    if output == "table":  # a line each: what fails names files, and what to do
+        details = [f"{row['server']}: {row['detail']}" for row in rows if row["detail"]]
+        rows = [{"server": row["server"], "status": row["status"]} for row in rows]
+    else:
+        details = []
     show(rows, output)
+    for line in details:
+        typer.echo(line)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
 

@@ -77,10 +77,30 @@ def provenance(job: Job, data: DataCommit, code: Checkout, config: str, experime
         "code": {"url": code.url, "sha": code.sha, "folder": job.sub_dir},
         "config": {"file": job.config, "hash": config},
         "experiment": experiment,
-        "job": {"project": job.project, "pipeline": job.pipeline, "id": job.job_id},
+        "job": job_of(job),
         "mode": "incremental" if job.incremental else "full",
         "parent": {"version": parent.version.name, "commit": parent.commit} if parent else None,
     }
+
+
+def job_of(job: Job) -> dict[str, str]:
+    """What a model version says of the job that registered it."""
+    return {"project": job.project, "pipeline": job.pipeline, "id": job.job_id}
+
+
+def check_own(version: Version, job: Job) -> None:
+    """Look whether a version with this job's name was registered by this job: all pipelines on one commit share the job's ID.
+
+    Raises:
+        UserError: another pipeline was first.
+    """
+    known = version.metadata.get("job") or {}
+    if known != job_of(job):
+        other = f"by pipeline {known.get('project')}/{known.get('pipeline')}" if known else "by somebody else"
+        raise UserError(
+            f"model {job.model!r} has a version named {version.name} already, registered {other}; versions are named by the job, whose ID "
+            "all pipelines on one commit share, so this model is not registered; give this pipeline another --model"
+        )
 
 
 def same_training(

@@ -47,10 +47,11 @@ def run(job: Job) -> None:
             say(f"version {job.job_id} is registered already")
         elif same := experiments.same_training(versions, data, code, job.sub_dir, digest, incremental=job.incremental):
             say(f"the same data, code and config were trained already as version {same.name}: its checkpoint is registered again")
-            metadata = {**same.metadata, "data": _data(data), "job": _job(job), "reused": same.name}
+            metadata = {**same.metadata, "data": _data(data), "job": experiments.job_of(job), "reused": same.name}
             version = determined.register(job.model, job.job_id, same.checkpoint, metadata, f"reuses version {same.name}")
         else:
             version = _train(job, code, config, digest, data, determined, pachyderm, versions)
+        experiments.check_own(version, job)
         say(f"model {job.model}: version {version.number}, named {version.name}")
     determined.download(version.checkpoint, job.out / "checkpoint")
     experiments.write_info(job.out, job, dict(version.metadata), version.checkpoint)
@@ -59,10 +60,6 @@ def run(job: Job) -> None:
 
 def _data(data: Any) -> dict[str, str]:
     return {"project": data.project, "repo": data.repo, "commit": data.id, "content": data.content}
-
-
-def _job(job: Job) -> dict[str, str]:
-    return {"project": job.project, "pipeline": job.pipeline, "id": job.job_id}
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import urllib.request
 
 import boto3
@@ -11,7 +12,8 @@ from pachyderm_sdk.api import pfs, pps
 
 from conformance.pachyderm.test_logs import pach  # noqa: F401 - a fixture
 from conftest import Up, wait_until
-from pdk.local.kit.web import free_port
+from pdk.local.kit.web import free_ports
+from pdk.local.pachyderm.service.layout import SHARED_MEMORY
 
 READ_BUCKET = """
 import boto3, os
@@ -81,6 +83,16 @@ def test_a_program_runs_as_the_user_of_its_spec(client, name):
     assert read(client, name, "p", "/read") == "deep"
 
 
+def test_inputs_that_are_taken_away_fail_the_job(client, name):
+    job = create(client, name, "p", "echo begun; sleep 4; ls /pfs/data > /pfs/out/seen", input={"pfs": {"repo": "data", "glob": "/"}})
+    wait_until(lambda: [line.message for line in client.pps.get_logs(job=job)] == ["begun"], 20)
+    for folder in SHARED_MEMORY.glob(f"pdk-*/*-{job.id}-*"):
+        shutil.rmtree(folder)
+    state, why = reason(client, job)
+    assert state == "JOB_FAILURE"
+    assert "only 0 of the 2 input files" in why
+
+
 def test_a_running_datum_is_started_anew(client, name):
     job = create(client, name, "p", "echo begun; sleep 4; echo through", input={"pfs": {"repo": "data", "glob": "/a"}}, datum_tries=2)
     lines = lambda: [line.message for line in client.pps.get_logs(job=job)]  # noqa: E731
@@ -112,7 +124,7 @@ def test_output_is_copied_to_a_folder(client, name, tmp_path):
 
 def test_output_is_copied_to_object_stores(tmp_path, monkeypatch, name):
     """To S3 and GCS of the testbed where it is up, and always to the server's own S3 gateway."""
-    port = free_port("127.0.0.1")
+    (port,) = free_ports("127.0.0.1", 1)
     real, gcs = os.environ.get("PDK_TEST_S3"), os.environ.get("PDK_TEST_GCS")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", real or f"http://127.0.0.1:{port}")
     for key in () if real else ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -48,16 +48,19 @@ async def serve(installation: Installation) -> None:
         driver = Driver(db, home, around, secret, devices.detect())
         frame = Frame(tokens, trial_of, ended)
         local = is_loopback(installation.bind)
-        checks = {"database": partial(main.database_works, db), "checkpoints": partial(main.writable, driver.checkpoints)}
         groups = (
             Cluster(db, frame, driver, cluster, blank_login=local), Metrics(db, frame), Tasks(db, frame), Experiments(db, frame, driver),
             Trials(db, frame, driver), Checkpoints(db, frame, driver), Registry(db, frame), Workspaces(db, frame), Templates(db, frame),
         )  # fmt: skip
-        routes = [web.healthz(checks), *(route for group in groups for route in group.routes()), frame.rest()]
+        routes = [
+            web.healthz({"database": db.health, "checkpoints": partial(main.writable, driver.checkpoints)}),
+            *(route for group in groups for route in group.routes()),
+            frame.rest(),
+        ]
         app: Starlette | web.Guard = Starlette(routes=routes)
         if local:  # elsewhere every call needs a token anyway
             app = web.Guard(app, web.Door(installation.bind, secret), error_body)
-        async with main.running(driver.run(), web.serve(app, installation.bind, installation.ports.determined)):
+        async with main.running(db.examine(), driver.run(), web.serve(app, installation.bind, installation.ports.determined)):
             await web.until_signal()
 
 

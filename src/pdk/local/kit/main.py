@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pdk.errors import Conflict, PdkError
-from pdk.local.kit.db import Database
 
 LOCK_S = 30.0  # a server that is told to stop lets predictors drain first
 
@@ -34,6 +33,8 @@ def run(name: str, start: Callable[[Path], None]) -> None:
             start(state)
     except (OSError, PdkError) as error:
         sys.exit(f"{name}: {error}")
+    except sqlite3.Error as error:
+        sys.exit(f"{name}: the database in {state / name} cannot be used: {error}; bring it back from a backup")
 
 
 @contextlib.contextmanager
@@ -66,15 +67,6 @@ def identity(home: Path) -> str:
     if not path.exists():
         path.write_text(uuid.uuid4().hex)
     return path.read_text()
-
-
-def database_works(db: Database) -> str:
-    """A health check: empty when the database answers."""
-    try:
-        db.reader.execute("SELECT 1 FROM migration LIMIT 1").fetchone()
-    except sqlite3.Error as error:
-        return f"{db.path}: {error}"
-    return ""
 
 
 def writable(folder: Path) -> str:

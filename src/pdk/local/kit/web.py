@@ -105,13 +105,8 @@ def healthz(checks: Mapping[str, Callable[[], str]]) -> Route:
     return Route("/healthz", answer)
 
 
-def free_port(bind: str) -> int:
-    """Some port that nobody listens on."""
-    return free_ports(bind, 1)[0]
-
-
 def free_ports(bind: str, count: int) -> list[int]:
-    """Several of them, all different."""
+    """Find so many ports that nobody listens on, all different. Whoever can listen at once does not need this (`serve_on`)."""
     with contextlib.ExitStack() as stack:
         return [stack.enter_context(listen(bind, 0)).getsockname()[1] for _ in range(count)]
 
@@ -169,9 +164,14 @@ class _NoSignals:
 
 
 async def serve(app: ASGIApp, bind: str, port: int, tls: tuple[str, str] | None = None) -> None:
-    """Serve `app` until cancelled; open requests get their time to end."""
+    """Serve `app` at an address until cancelled; open requests get their time to end."""
+    await serve_on(listen(bind, port), app, tls)
+
+
+async def serve_on(listener: socket.socket, app: ASGIApp, tls: tuple[str, str] | None = None) -> None:
+    """Serve `app` on a socket that listens already; as `serve`."""
     made = server(app, tls=tls)
-    task = asyncio.create_task(made.serve(sockets=[listen(bind, port)]))
+    task = asyncio.create_task(made.serve(sockets=[listener]))
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

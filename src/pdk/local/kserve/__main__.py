@@ -89,10 +89,13 @@ async def serve(installation: Installation) -> None:
         controller = Controller(db, home, installation.domain, installation.state)
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz", "/livez", "/readyz"), always=True)
         api = Api(db, controller, address)
-        checks = {"database": partial(main.database_works, db), "models": partial(main.writable, home)}
-        app = web.Guard(Starlette(routes=[web.healthz(checks), *api.routes()]), door, status_body)
+        app = web.Guard(
+            Starlette(routes=[web.healthz({"database": db.health, "models": partial(main.writable, home)}), *api.routes()]),
+            door,
+            status_body,
+        )
         listening = web.serve(app, installation.bind, installation.ports.kserve, (str(certificate), str(key)))
-        async with main.running(controller.run(), listening):
+        async with main.running(db.examine(), controller.run(), listening):
             await web.until_signal()
 
 

@@ -19,6 +19,7 @@ from pdk.local.kit.http2 import Server
 from pdk.local.kit.process import Bind
 from pdk.local.pachyderm.service import repos
 from pdk.local.pachyderm.service.executor import Surroundings
+from pdk.local.pachyderm.service.inventory import Inventory
 from pdk.local.pachyderm.service.layout import in_memory
 from pdk.local.pachyderm.service.model import CommitRef
 from pdk.local.pachyderm.service.worker import Worker
@@ -69,11 +70,12 @@ async def s3_buckets(db: Database, blobs: BlobStore, secret: str, names: Mapping
     """Serve commits as buckets on a port of their own; gives the variables that S3 clients read."""
     gateway = s3.Gateway(db, blobs, secret, required=False, buckets=names)
     door = web.Door("127.0.0.1", secret, form_types=True)
-    port = web.free_port("127.0.0.1")
-    async with main.running(web.serve(web.Guard(Starlette(routes=gateway.routes()), door, s3.refusal_body), "127.0.0.1", port)):
+    listener = web.listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with main.running(web.serve_on(listener, web.Guard(Starlette(routes=gateway.routes()), door, s3.refusal_body))):
         yield {
-            "S3_ENDPOINT": f"http://127.0.0.1:{port}",
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "S3_ENDPOINT": address,
+            "AWS_ENDPOINT_URL_S3": address,
             "AWS_ACCESS_KEY_ID": "default",
             "AWS_SECRET_ACCESS_KEY": "default",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -84,9 +86,12 @@ async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     home, secret = installation.folder("pachyderm"), installation.secret()
     api = schema.load(installation.state / "cache")
-    blobs = BlobStore(home / "store")
     identity = main.identity(home)
-    with Database(home / "pachyderm.sqlite", MIGRATIONS) as db, contextlib.closing(blobs), in_memory(identity) as memory:
+    with (
+        Database(home / "pachyderm.sqlite", MIGRATIONS) as db,
+        contextlib.closing(BlobStore(home / "store", db.reader)) as blobs,
+        in_memory(home) as memory,
+    ):
         await db.write(partial(set_up, installation=installation))
         around = Surroundings(
             job_environment(installation),
@@ -109,10 +114,15 @@ async def serve(installation: Installation) -> None:
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
         gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
         caretaker = admin.Admin(db, blobs, None if is_loopback(installation.bind) else secret)
-        checks = {"database": partial(main.database_works, db), "store": partial(main.writable, home)}
-        routes = [web.healthz(checks), *caretaker.routes(), *gateway.routes()]
+        inventory = Inventory(db, blobs)
+        routes = [
+            web.healthz({"database": db.health, "store": partial(main.writable, home), "contents": inventory.health}),
+            *caretaker.routes(),
+            *gateway.routes(),
+        ]
         app = web.Guard(Starlette(routes=routes), door, s3.refusal_body) if is_loopback(installation.bind) else Starlette(routes=routes)
-        async with main.running(worker.run(), caretaker.run(), server.run(), web.serve(app, installation.bind, installation.ports.s3)):
+        listening = web.serve(app, installation.bind, installation.ports.s3)
+        async with main.running(db.examine(), inventory.run(), worker.run(), caretaker.run(), server.run(), listening):
             await web.until_signal()
 
 

@@ -14,12 +14,14 @@ import shutil
 import sys
 import sysconfig
 import tarfile
+import threading
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.local.kit.process import Bind
 
+BUILDING = threading.Lock()  # trials that start at once may need the same one
 HOOK, REQUIREMENTS = "startup-hook.sh", "requirements.txt"
 PIP = """#!{python}
 import sys
@@ -59,9 +61,10 @@ def prepare(home: Path, archive: bytes) -> Environment:
     if key is None:
         return Environment(Path(sys.executable), (base,), shared=True)
     target = home / f"{key}-{sys.version_info.major}.{sys.version_info.minor}"
-    if not (target / "ready").exists():
-        shutil.rmtree(target, ignore_errors=True)
-        _build(target)
+    with BUILDING:
+        if not (target / "ready").exists():
+            shutil.rmtree(target, ignore_errors=True)
+            _build(target)
     return Environment(target / "bin" / "python", (base, Bind(target, str(target))))
 
 
@@ -76,6 +79,7 @@ def _build(target: Path) -> None:
         script = target / "bin" / name
         script.write_text(PIP.format(python=target / "bin" / "python"))
         script.chmod(0o755)
+    (target / "lock").touch()  # held by the trial whose hook runs (entry.sh)
     (target / "ready").touch()
     descriptor = os.open(target, os.O_RDONLY)
     os.fsync(descriptor)

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pdk.errors import UserError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.store.blobs import BlobStore, find
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.locations import find
 
 TRIES = 5
 PAUSE_S = 1.0  # before the second try; doubles from then on

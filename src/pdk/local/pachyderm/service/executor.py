@@ -81,7 +81,8 @@ class Executor:
             Failed: what it wrote cannot be taken in.
         """
         home, began = self.folder / datum.id, time.monotonic()
-        layout = Layout(self.db, self.blobs, datum, home, self.around.memory)
+        memory = self.around.memory and self.around.memory / f"{self.job.pipeline.pk}-{self.job.id}-{datum.id}"
+        layout = Layout(self.db, self.blobs, datum, home, memory)
         try:
             await asyncio.to_thread(layout.lay_out)
             return await self._carry_out(datum, home, layout, began, extra)
@@ -92,6 +93,7 @@ class Executor:
         download_s, began = time.monotonic() - began, time.monotonic()
         env = {**self._environment(datum), **extra, **self.spec.env}
         ended, recovered = await self._tries(datum, home, layout, env)
+        await asyncio.to_thread(layout.check_inputs)
         timed = replace(
             datum, download_s=download_s, process_s=time.monotonic() - began, download_bytes=sum(part.size for part in datum.inputs)
         )

@@ -9,14 +9,17 @@ run and removed in the next: who has just looked up a content in it can still re
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from dataclasses import dataclass
 
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import file_sets
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import Blob, BlobStore
+from pdk.local.pachyderm.store.blobs import BlobStore, Damaged
+from pdk.local.pachyderm.store.locations import Blob
 
+log = logging.getLogger(__name__)
 COMPACT_BELOW = 0.5  # a closed pack is rewritten when less than this share of it is referred to
 MOVE_LIMIT = 64 << 20  # bytes that one transaction moves between packs
 UPLOAD_LIFE_S = 7 * 86400.0  # after which a multipart upload that nobody completed is forgotten
@@ -84,7 +87,11 @@ async def _compact(db: Database, blobs: BlobStore, pack: int) -> int:
         while live and size < MOVE_LIMIT:
             part.append(live.pop())
             size += part[-1].size
-        moved = await asyncio.to_thread(blobs.copy_to_open_pack, part)
+        try:
+            moved = await asyncio.to_thread(blobs.copy_to_open_pack, part)
+        except Damaged as error:  # it stays where it is, for a backup or `pdk fsck`
+            log.warning("pack %d is not emptied: %s", pack, error)
+            return 0
 
         def point(connection: sqlite3.Connection, moved: list[Blob] = moved) -> None:
             sql = "UPDATE blob SET pack = ?, offset = ? WHERE hash = ?"

@@ -1,8 +1,12 @@
-"""A datum's /pfs on this machine: its inputs, read-only and in memory where they are small, and what its program writes."""
+"""A datum's /pfs on this machine: its inputs, read-only and in memory where they are small, and what its program writes.
+
+Jobs of several pipelines on one commit have one ID, and so have their datums: what is laid out belongs to a pipeline's job alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,8 +21,9 @@ from pdk.local.pachyderm.service import commits, files
 from pdk.local.pachyderm.service.datums import Datum
 from pdk.local.pachyderm.service.model import check_path
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import BlobStore, find
+from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.incoming import Incoming
+from pdk.local.pachyderm.store.locations import find
 
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_LIMIT = 256 << 20  # bytes of inputs that are laid out in memory, at most
@@ -30,9 +35,12 @@ class Failed(Exception):
 
 
 @contextlib.contextmanager
-def in_memory(identity: str) -> Iterator[Path | None]:
-    """A folder of this server's own in memory, empty; None where there is none to be had."""
-    folder = SHARED_MEMORY / f"pdk-{identity}"
+def in_memory(home: Path) -> Iterator[Path | None]:
+    """Make an empty folder in memory for the server whose folder is `home`; None where there is none to be had.
+
+    The name comes from the path: a copy of an installation has its IDs, but not its place.
+    """
+    folder = SHARED_MEMORY / f"pdk-{hashlib.blake2b(bytes(home.resolve()), digest_size=16).hexdigest()}"
     shutil.rmtree(folder, ignore_errors=True)  # of a server that was killed
     try:
         folder.mkdir(mode=0o700)
@@ -58,22 +66,22 @@ def make_folder(folder: Path) -> None:
 
 
 class Layout:
-    """The folders of one datum.
+    """The folders of one datum of one job.
 
     Args:
         home: a folder of the datum's own, on disk.
-        memory: the server's folder in memory, if there is one.
+        memory: another one in memory, if there may be one.
     """
 
     def __init__(self, db: Database, blobs: BlobStore, datum: Datum, home: Path, memory: Path | None) -> None:
         self.db, self.blobs, self.datum = db, blobs, datum
         self.pfs = self.inputs = home / "pfs"
-        self.memory = memory and memory / f"{home.parent.name}-{datum.id}"
+        self.memory = memory
+        self._laid_out = 0  # input files
 
     def binds(self) -> list[Bind]:
         """Everything as a program sees it."""
-        names = dict.fromkeys(part.name for part in self.datum.inputs)
-        return [Bind(self.pfs, "/pfs"), *(Bind(self.inputs / name, f"/pfs/{name}", True) for name in names)]
+        return [Bind(self.pfs, "/pfs"), *(Bind(self.inputs / name, f"/pfs/{name}", True) for name in self._names())]
 
     def lay_out(self) -> None:
         """Write the input files (the path inside the repo is kept)."""
@@ -100,6 +108,27 @@ class Layout:
                     for folder in reversed(missing):
                         make_folder(Path(folder))
                     reading.write_to(None if part.empty_files else find(db, entry.hash), path)
+        self._laid_out = self._present()
+
+    def _present(self) -> int:
+        """Count the input files that are there."""
+        return sum(len(names) for name in self._names() for _, _, names in os.walk(self.inputs / name))
+
+    def check_inputs(self) -> None:
+        """Look whether the program had its inputs to the end.
+
+        Raises:
+            Failed: somebody removed some of them, as logind does with what a user has in memory when the user's last session ends.
+        """
+        if (left := self._present()) < self._laid_out:
+            raise Failed(
+                f"only {left:,} of the {self._laid_out:,} input files of datum {self.datum.id} were left in {self.inputs} when its program "
+                "ended: something else removed them, so what it wrote is not kept; end that (RemoveIPC=no in /etc/systemd/logind.conf, if "
+                "the user of `pdk up` logged out meanwhile) and run the job again"
+            )
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(part.name for part in self.datum.inputs))
 
     def clear_out(self) -> None:
         """Make /pfs/out empty."""

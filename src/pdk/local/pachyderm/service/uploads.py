@@ -12,8 +12,9 @@ from pdk.local.pachyderm.service import commits, file_sets, files
 from pdk.local.pachyderm.service.files import Change, Delete, Put
 from pdk.local.pachyderm.service.model import Commit, CommitRef, check_path
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import Blob, BlobStore, find
+from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.incoming import Incoming
+from pdk.local.pachyderm.store.locations import Blob, find
 
 TRIES = 20  # times that an append starts anew because somebody else appended to the same file
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Self
 
 from pdk.errors import TemporaryError
-from pdk.local.pachyderm.store.blobs import EMPTY, LARGE, Blob, BlobStore, digest, sync_folder
+from pdk.local.pachyderm.store.blobs import LARGE, BlobStore, digest, sync_folder, write_all
+from pdk.local.pachyderm.store.locations import EMPTY, Blob, recorded
 
 BATCH = 1 << 20  # bytes of small contents that are written together
-LOOK = 500  # contents that are looked up together
 
 
 class Incoming:
@@ -77,9 +77,7 @@ class Incoming:
         assert self._file is not None
         self._hash.update(part)
         self._hashing = True
-        view = memoryview(part)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, part)
 
     def end(self) -> tuple[bytes, int]:
         """The current content is whole: its hash and size."""
@@ -130,16 +128,23 @@ class Incoming:
         self._pinned += names
 
     def _known(self, names: Sequence[bytes]) -> set[bytes]:
-        """Which contents the store has."""
+        """Which contents the store has. One that is on record and was lost is brought anew."""
         self.refer(names)  # before the look: what is found now must still be there when it is referred to
-        kept = recorded(self.reader, names)
-        return {name for name in names if name in self.rows or (name in kept and name not in self.store.doomed)}
+        kept = {name for name, blob in recorded(self.reader, names).items() if self.store.holds(blob)}
+        kept -= self.store.doomed | self.store.damaged
+        return {name for name in names if name in self.rows or name in kept}
 
     async def save(self) -> None:
-        """Make the bytes durable; call before the transaction that inserts `rows`."""
+        """Make the bytes durable; call before the transaction that inserts `rows`.
+
+        Raises:
+            TemporaryError: somebody took away the file that they were written to.
+        """
         self.flush()
         if any(blob.pack for blob in self.rows.values()):
             await asyncio.to_thread(self.store.sync)
+        if lost := [blob for blob in self.rows.values() if not self.store.holds(blob)]:
+            raise TemporaryError(f"{self.store.path(lost[0])} vanished while it was written to; nothing was committed, try again")
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """Record the new contents, inside the caller's transaction.
@@ -147,18 +152,10 @@ class Incoming:
         Raises:
             TemporaryError: a content that was there before has been collected.
         """
-        connection.executemany(
-            "INSERT OR IGNORE INTO blob VALUES (?, ?, ?, ?)", [(b.hash, b.size, b.pack, b.offset) for b in self.rows.values()]
-        )
+        # the newest copy counts: the one before may be lost
+        sql = "INSERT INTO blob VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET pack = excluded.pack, offset = excluded.offset"
+        connection.executemany(sql, [(b.hash, b.size, b.pack, b.offset) for b in self.rows.values()])
+        self.store.damaged.difference_update(self.rows)
         old = [name for name in self._pinned if name not in self.rows]
         if len(recorded(connection, old)) < len(set(old) - {EMPTY}):
             raise TemporaryError("a content that this refers to was collected as garbage meanwhile; nothing was written, try again")
-
-
-def recorded(connection: sqlite3.Connection, names: Sequence[bytes]) -> set[bytes]:
-    """Which contents are on record."""
-    found: set[bytes] = set()
-    for start in range(0, len(names), LOOK):
-        some = names[start : start + LOOK]
-        found.update(row[0] for row in connection.execute(f"SELECT hash FROM blob WHERE hash IN ({','.join('?' * len(some))})", some))
-    return found

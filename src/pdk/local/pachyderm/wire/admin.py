@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,7 +20,8 @@ from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import check, garbage, repos
 from pdk.local.pachyderm.service.model import CommitRef, RepoRef
 from pdk.local.pachyderm.service.uploads import Upload, blob_of
-from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.blobs import BlobStore, Damaged
+from pdk.local.pachyderm.wire.s3_read import begun
 
 log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -77,11 +79,14 @@ class Admin:
         except ValueError:
             return _refusal(UserError("share must be a number"))
         problems = await asyncio.to_thread(check.everything, self.db, self.blobs, share)
-        counts = {
-            what: self.db.reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for what, table in (("contents", "blob"), ("commits", "commits"))
-        }
+        counts = {"contents": self._count("blob"), "commits": self._count("commits")}
         return JSONResponse({"problems": problems, **counts})
+
+    def _count(self, table: str) -> int:
+        try:
+            return int(self.db.reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        except sqlite3.DatabaseError:  # which is among the problems
+            return 0
 
     async def gc(self, _: Request) -> Response:
         """``POST /-/gc``: what was removed."""
@@ -93,12 +98,10 @@ class Admin:
             blob = blob_of(self.db.reader, bytes.fromhex(request.path_params["name"]), "that hash")
         except (ValueError, NotFound):
             return _refusal(NotFound(f"no content has the hash {request.path_params['name']!r}"))
-
-        async def parts() -> AsyncIterator[bytes]:
-            for part in self.blobs.read(blob):
-                yield part
-
-        return StreamingResponse(parts(), media_type="application/octet-stream")
+        try:
+            return StreamingResponse(await begun(self.blobs, blob), media_type="application/octet-stream")
+        except Damaged as error:
+            return _refusal(error)
 
     async def put(self, request: Request) -> Response:
         """``POST /-/put/PROJECT/REPO/BRANCH?append=1``: a stream of files, in one commit.
@@ -155,4 +158,5 @@ async def _unpack(stream: AsyncIterator[bytes], upload: Upload, *, append: bool)
 
 
 def _refusal(error: PdkError) -> Response:
-    return JSONResponse({"error": str(error)}, 404 if isinstance(error, NotFound) else 400)
+    status = 404 if isinstance(error, NotFound) else 400 if isinstance(error, UserError) else 500
+    return JSONResponse({"error": str(error)}, status)

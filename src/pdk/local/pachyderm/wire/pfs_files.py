@@ -15,7 +15,8 @@ from pdk.local.pachyderm.service import check, commits, file_sets, files, globs,
 from pdk.local.pachyderm.service.model import Commit, CommitRef, Refused, clean_path
 from pdk.local.pachyderm.service.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import EMPTY, BlobStore
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.locations import EMPTY
 from pdk.local.pachyderm.wire.convert import Converter, Message, commit_ref
 from pdk.local.pachyderm.wire.schema import Schema
 
@@ -178,7 +179,10 @@ class Files:
         if found[0].kind != tree.FILE:
             raise Refused("cannot get directory or non-regular file. Use GetFileTAR instead")
         value = self.schema["google.protobuf.BytesValue"]
-        for part in self.blobs.read(blob_of(self.reader, found[0].hash, found[0].path), request.offset):
+        blob = blob_of(self.reader, found[0].hash, found[0].path)
+        if request.offset:
+            await asyncio.to_thread(self.blobs.verify, blob)
+        for part in self.blobs.read(blob, request.offset):
             yield value(value=part)
 
     async def GetFileTAR(self, request: Message) -> AsyncIterator[Message]:

@@ -81,7 +81,7 @@ class Gateway:
             if "uploads" in query or "uploadId" in query:
                 return self.writes.list_uploads(bucket) if not key else self.writes.list_parts(request, bucket, key)
             commit = self._commit(ref)
-            return self.reads.object(request, commit, key) if key else self.reads.bucket(request, bucket, commit)
+            return await self.reads.object(request, commit, key) if key else self.reads.bucket(request, bucket, commit)
         return await self.writes.answer(request, bucket, key)
 
     def _named(self, bucket: str) -> CommitRef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from email.utils import formatdate
@@ -15,11 +16,31 @@ from pdk.local.kit.db import Database
 from pdk.local.pachyderm.service import commits, files, repos
 from pdk.local.pachyderm.service.model import USER, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
-from pdk.local.pachyderm.store.blobs import Blob, BlobStore, find
+from pdk.local.pachyderm.store.blobs import BlobStore
+from pdk.local.pachyderm.store.locations import Blob, find
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, timestamp, whole_number, xml
 
 MAX_KEYS = 1000
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+async def begun(blobs: BlobStore, blob: Blob, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    """Read a content, the first part before anything is answered.
+
+    Raises:
+        Damaged: there is no first part, or a large content of which only a part is wanted is not as it was written.
+    """
+    if length not in (None, blob.size):
+        await asyncio.to_thread(blobs.verify, blob)
+    parts = blobs.read(blob, start, length)
+    first = next(parts, b"")
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield first
+        for part in parts:
+            yield part
+
+    return stream()
 
 
 class Reads:
@@ -106,7 +127,7 @@ class Reads:
             if count == limit:
                 return
 
-    def object(self, request: Request, commit: Commit, key: str) -> Response:
+    async def object(self, request: Request, commit: Commit, key: str) -> Response:
         """A file, or a range of it."""
         try:
             entry = files.inspect(self.db.reader, commit, key)
@@ -129,11 +150,7 @@ class Reads:
             headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{entry.size}"
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
-        return StreamingResponse(self._stream(blob, start, length), status, headers, "application/octet-stream")
-
-    async def _stream(self, blob: Blob, start: int, length: int) -> AsyncIterator[bytes]:
-        for part in self.blobs.read(blob, start, length):
-            yield part
+        return StreamingResponse(await begun(self.blobs, blob, start, length), status, headers, "application/octet-stream")
 
     def _range(self, request: Request, size: int) -> tuple[int, int, int]:
         """First byte, number of bytes and status for a Range header."""
