@@ -80,13 +80,20 @@ class Up:
         return Installation.load(self.state)
 
     @property
+    def egress(self) -> Path:
+        """The folder that pipelines may copy output to."""
+        return self.state.parent / "egress"
+
+    @property
     def env(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return {**os.environ, **environment(self.installation), "PATH": path, "PDK_STATE": str(self.state)}
 
     def start(self):
-        words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(self.state), "--allow-git", str(self.state.parent), *self.extra]
-        self.state.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(self.state), "--allow-git", str(self.state.parent)]
+        words += ["--allow-egress", f"file://{self.egress}", *self.extra]
+        for folder in (self.state, self.egress):
+            folder.mkdir(parents=True, exist_ok=True)
         with (self.state / "up.log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
         wait_until(self.healthy, 90, f"pdk up in {self.state}")

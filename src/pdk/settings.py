@@ -50,6 +50,8 @@ class Installation:
     bind: str = "127.0.0.1"
     ports: Ports = field(default_factory=Ports)
     git_roots: tuple[str, ...] = ()  # folders whose git repositories experiments may come from
+    urls: tuple[str, ...] = ()  # places below which files may be fetched, beside the public web
+    egress: tuple[str, ...] = ()  # places below which output may be copied
     domain: str = "example.com"  # InferenceServices answer to NAME.NAMESPACE.<domain>, as KServe's default
 
     @property
@@ -114,7 +116,8 @@ class Installation:
             content = json.loads((state / STATE_FILE).read_text())
         except FileNotFoundError:
             raise NotFound(f"there is no PDK in {state}; start one with `pdk up --state {state}`") from None
-        content.update(state=Path(content["state"]), ports=Ports(**content["ports"]), git_roots=tuple(content["git_roots"]))
+        lists = {name: tuple(content.get(name) or ()) for name in ("git_roots", "urls", "egress")}
+        content.update(state=Path(content["state"]), ports=Ports(**content["ports"]), **lists)
         return cls(**content)
 
 

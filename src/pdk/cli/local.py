@@ -15,6 +15,12 @@ from pdk.settings import SERVERS, default_state, kubectl_config, ports_from
 
 PORT_HELP = "NAME=PORT for pachyderm, s3, determined, kserve or gateway; refused where it is taken. May be repeated."
 
+URL_HELP = (
+    "Place that the server may fetch files from for whoever puts a URL, beside public web addresses: http://HOST:PORT/PATH, or "
+    "s3://BUCKET/PATH with the keys of who starts it. May be repeated."
+)
+EGRESS_HELP = "Place that pipelines may copy output to: file:///FOLDER, s3://BUCKET/PATH or gs://BUCKET/PATH. May be repeated."
+
 
 def up(
     state: State = None,
@@ -24,6 +30,8 @@ def up(
     allow_git: Annotated[
         list[Path] | None, typer.Option(help="Folder whose git repositories experiments may come from. May be repeated.")
     ] = None,
+    allow_url: Annotated[list[str] | None, typer.Option(help=URL_HELP)] = None,
+    allow_egress: Annotated[list[str] | None, typer.Option(help=EGRESS_HELP)] = None,
 ) -> None:
     """Run the local engines in the foreground; Ctrl-C stops them, their state stays."""
     from pdk.local import up as supervisor  # here and not above: it takes a while to import
@@ -33,9 +41,10 @@ def up(
     if wrong := [f"{name}={number}" for name, number in pairs.items() if not number.isdecimal()]:
         raise UserError(f"--port {wrong[0]}: NAME=PORT is expected")
     ports = ports_from({name: int(number) for name, number in pairs.items()})
+    allowed = supervisor.Allowed(allow_git or (), allow_url or (), allow_egress or ())
     if only:
-        supervisor.only(folder, only, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=typer.echo)
-    supervisor.up(folder, bind, ports, allow_git or [], fixed_ports=pairs.keys(), say=typer.echo)
+        supervisor.only(folder, only, bind, ports, allowed, fixed_ports=pairs.keys(), say=typer.echo)
+    supervisor.up(folder, bind, ports, allowed, fixed_ports=pairs.keys(), say=typer.echo)
 
 
 def env(

@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import psutil
 from pdk.errors import Conflict, EngineError, NotFound, UserError
 from pdk.local.kit import process, web
 from pdk.local.kit.main import alone
+from pdk.local.kit.reach import FETCHED, SENT, check_allowance, folder_of
 from pdk.settings import SERVERS, Installation, Ports, is_loopback
 
 START_S = 60.0  # a server that does not answer by then will not
@@ -173,6 +174,21 @@ def health(installation: Installation, server: str) -> dict[str, object] | None:
         return None
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What whoever starts the servers allows those who call them.
+
+    Args:
+        git: folders whose repositories experiments may come from.
+        urls: places below which files may be fetched, beside the public web.
+        egress: places below which output may be copied.
+    """
+
+    git: Sequence[Path] = ()
+    urls: Sequence[str] = ()
+    egress: Sequence[str] = ()
+
+
 @dataclass
 class Supervisor:
     """Starts the servers, keeps them running, stops them."""
@@ -275,20 +291,32 @@ class Supervisor:
         self.say(f'PDK is up; Ctrl-C stops it, its state stays in {self.installation.state}. Clients: eval "$(pdk env)"')
 
 
-def prepare(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> Installation:
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def prepare(state: Path, bind: str, ports: Ports, allowed: Allowed, *, fixed_ports: Collection[str], say: Say) -> Installation:
     """Write down what the servers need to know. Call with the state locked.
 
     Raises:
         UserError: a folder that is none, or a port that is taken.
     """
-    for root in git_roots:
+    for root in allowed.git:
         if not root.is_dir():
             raise UserError(f"--allow-git {root}: there is no such folder")
+    urls = tuple(check_allowance("--allow-url", url, FETCHED) for url in allowed.urls)
+    egress = tuple(check_allowance("--allow-egress", url, SENT) for url in allowed.egress)
+    for url in egress:
+        if url.startswith("file:") and _overlap(folder_of(url).resolve(), state.resolve()):
+            raise UserError(
+                f"--allow-egress {url}: the folder and the state of this installation, {state}, lie in each other; choose another"
+            )
     with contextlib.suppress(NotFound):  # addresses stay what they were, for clients that know them
         last = Installation.load(state).ports
         ports = replace(last, **{name: getattr(ports, name) for name in fixed_ports})
     chosen = choose_ports(bind, ports, fixed=fixed_ports, say=say)
-    installation = Installation(state.absolute(), bind, chosen, tuple(str(root.resolve()) for root in git_roots))
+    roots = tuple(str(root.resolve()) for root in allowed.git)
+    installation = Installation(state.absolute(), bind, chosen, roots, urls, egress)
     installation.save()
     installation.secret()
     installation.kubeconfig.parent.mkdir(mode=0o700, exist_ok=True)
@@ -298,7 +326,7 @@ def prepare(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixe
     return installation
 
 
-def up(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> None:
+def up(state: Path, bind: str, ports: Ports, allowed: Allowed, *, fixed_ports: Collection[str], say: Say) -> None:
     """Run everything in the foreground."""
     check_platform()
     os.umask(0o077)
@@ -307,11 +335,11 @@ def up(state: Path, bind: str, ports: Ports, git_roots: list[Path], *, fixed_por
         for name in SERVERS:  # servers of a `pdk up` that was killed are just ending: wait for them
             with alone(state, name):
                 pass
-        installation = prepare(state, bind, ports, git_roots, fixed_ports=fixed_ports, say=say)
+        installation = prepare(state, bind, ports, allowed, fixed_ports=fixed_ports, say=say)
         asyncio.run(Supervisor(installation, say).run())
 
 
-def only(state: Path, name: str, bind: str, ports: Ports, git_roots: list[Path], *, fixed_ports: Collection[str], say: Say) -> None:
+def only(state: Path, name: str, bind: str, ports: Ports, allowed: Allowed, *, fixed_ports: Collection[str], say: Say) -> None:
     """Become one of the servers, in a state folder that is made ready where it is new.
 
     Raises:
@@ -325,5 +353,5 @@ def only(state: Path, name: str, bind: str, ports: Ports, git_roots: list[Path],
         Installation.load(state)
     except NotFound:
         with locked(state):
-            prepare(state, bind, ports, git_roots, fixed_ports=fixed_ports, say=say)
+            prepare(state, bind, ports, allowed, fixed_ports=fixed_ports, say=say)
     os.execv(sys.executable, [sys.executable, "-m", module(name), str(state)])  # noqa: S606 - no shell is wanted

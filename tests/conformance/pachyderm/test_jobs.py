@@ -6,6 +6,7 @@ import shutil
 import urllib.request
 
 import boto3
+import grpc
 import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
@@ -116,10 +117,31 @@ def test_time_is_limited_and_workers_work_side_by_side(client, name):
     assert begun[1] - begun[0] < 2e9  # nanoseconds: the second did not wait for the first
 
 
-def test_output_is_copied_to_a_folder(client, name, tmp_path):
-    job = create(client, name, "p", "mkdir /pfs/out/deep; cp /pfs/data/* /pfs/out/deep/", egress={"URL": f"file://{tmp_path}/out"})
+def test_output_is_copied_to_a_folder(up, client, name):
+    copied = "mkdir /pfs/out/deep; cp /pfs/data/* /pfs/out/deep/"
+    job = create(client, name, "p", copied, egress={"URL": f"file://{up.egress}/{name}/out"})
     assert ended(client, job).reason == ""
-    assert {path.name: path.read_text() for path in (tmp_path / "out" / "deep").iterdir()} == {"a": "a", "b": "b"}
+    assert {path.name: path.read_text() for path in (up.egress / name / "out" / "deep").iterdir()} == {"a": "a", "b": "b"}
+
+
+def test_output_is_copied_nowhere_else(up, client, name):
+    for number, url in enumerate(
+        (f"file://{up.state}", f"file://{up.egress}/../state", f"file://{up.egress}x", "s3://bucket/x", "gs://b/x")
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            create(client, name, f"p{number}", "true", egress={"URL": url})
+        assert f"egress to {url} is not allowed here" in refused.value.details()
+    (up.egress / name).symlink_to(up.state)
+    job = create(
+        client,
+        name,
+        "p",
+        "echo x > /pfs/out/secret",
+        input={"pfs": {"repo": "data", "glob": "/"}},
+        egress={"URL": f"file://{up.egress}/{name}"},
+    )
+    assert "Not a directory" in ended(client, job).reason
+    assert up.installation.secret().startswith("Pdk")
 
 
 def test_output_is_copied_to_object_stores(tmp_path, monkeypatch, name):
@@ -135,7 +157,8 @@ def test_output_is_copied_to_object_stores(tmp_path, monkeypatch, name):
         made = urllib.request.Request(f"{gcs}/storage/v1/b", json.dumps({"name": name}).encode(), {"Content-Type": "application/json"})
         urllib.request.urlopen(made)
     running = Up(tmp_path / "state")
-    running.extra = ("--port", f"s3={port}")
+    running.extra = ("--port", f"s3={port}", "--allow-egress", f"s3://{bucket}/below", "--allow-egress", f"s3://{name}-absent")
+    running.extra += ("--allow-egress", f"gs://{name}") if gcs else ()
     running.start()
     try:
         client = Client(host="127.0.0.1", port=running.installation.ports.pachyderm)

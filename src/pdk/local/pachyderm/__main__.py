@@ -17,6 +17,7 @@ from pdk.local.kit.db import Database
 from pdk.local.kit.grpc_server import Answers
 from pdk.local.kit.http2 import Server
 from pdk.local.kit.process import Bind
+from pdk.local.kit.reach import Reach
 from pdk.local.pachyderm.service import repos
 from pdk.local.pachyderm.service.executor import Surroundings
 from pdk.local.pachyderm.service.inventory import Inventory
@@ -101,12 +102,13 @@ async def serve(installation: Installation) -> None:
             partial(secret_data, db.reader),
             logs.Redactor(secret),
             partial(s3_buckets, db, blobs, secret),
+            Reach(installation.urls, installation.egress),
         )
         worker = Worker(db, blobs, home / "jobs", around)
         pfs, pps = Pfs(api, db, worker.end), Pps(api, db, worker)
         cluster = rpc.Cluster(api, identity, rpc.project_exists(db.reader))
         services = {
-            "pfs_v2.API": (pfs, Files(api, db, blobs)),
+            "pfs_v2.API": (pfs, Files(api, db, blobs, around.reach)),
             "pps_v2.API": (pps, Logs(api, db, worker), Secrets(api, db)),
         } | dict.fromkeys(("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), (cluster,))
         answers = Answers(rpc.methods(api, services), rpc.admission(installation.bind, secret), rpc.explain)

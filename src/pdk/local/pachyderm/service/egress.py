@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pdk.errors import UserError
 from pdk.local.kit.db import Database
+from pdk.local.kit.reach import Reach, folder_of
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import find
 
@@ -18,15 +22,17 @@ TRIES = 5
 PAUSE_S = 1.0  # before the second try; doubles from then on
 
 
-async def send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
+async def send(db: Database, blobs: BlobStore, reach: Reach, job: int, url: str) -> None:
     """Copy every file of a job's output to `url`, as often as it takes up to `TRIES` times.
 
     Raises:
+        NotAllowed: the operator did not name that place.
         UserError: it could not be done.
     """
+    allowed = reach.target(url)
     for attempt in range(1, TRIES + 1):
         try:
-            await asyncio.to_thread(_send, db, blobs, job, url)
+            await asyncio.to_thread(_send, db, blobs, job, url, allowed)
         except Exception as error:  # three libraries' own
             if attempt == TRIES:
                 raise UserError(
@@ -37,8 +43,8 @@ async def send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
             return
 
 
-def _send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
-    put = _target(url)
+def _send(db: Database, blobs: BlobStore, job: int, url: str, allowed: str) -> None:
+    put = _target(url, allowed)
     with db.own_reader() as reader:
         sql = "SELECT f.path, f.hash FROM datum d JOIN result_file f ON f.result = d.result WHERE d.job = ? ORDER BY f.path"
         for row in reader.execute(sql, (job,)).fetchall():
@@ -48,12 +54,17 @@ def _send(db: Database, blobs: BlobStore, job: int, url: str) -> None:
             put(row["path"].lstrip("/"), blobs.read(blob))
 
 
-def _target(url: str) -> Callable[[str, Iterator[bytes]], None]:
-    """A function that writes one file (path below the URL, content)."""
+def _target(url: str, allowed: str) -> Callable[[str, Iterator[bytes]], None]:
+    """A function that writes one file (path below the URL, content).
+
+    Args:
+        allowed: the URL that the operator named, at or above `url`.
+    """
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     if parts.scheme == "file":
-        return _folder(Path(parts.path))
+        root = folder_of(allowed)
+        return _folder(root.resolve(strict=True), folder_of(url).relative_to(root).parts)
     if parts.scheme == "s3":
         import boto3
 
@@ -65,16 +76,30 @@ def _target(url: str) -> Callable[[str, Iterator[bytes]], None]:
     return _uploaded(lambda key, file: bucket.blob(key).upload_from_file(file), prefix)
 
 
-def _folder(root: Path) -> Callable[[str, Iterator[bytes]], None]:
+def _folder(root: Path, below: Sequence[str]) -> Callable[[str, Iterator[bytes]], None]:
+    """Write below the operator's folder without following links: who runs jobs may have left some there."""
+
     def put(path: str, content: Iterator[bytes]) -> None:
-        target = root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-            for part in content:
-                file.write(part)
-        Path(file.name).rename(target)
+        *folders, name = [*below, *path.split("/")]
+        with contextlib.ExitStack() as stack:
+            at = _enter(stack, str(root), None)
+            for part in folders:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=at)
+                at = _enter(stack, part, at)
+            temporary = f".{name}.{secrets.token_hex(4)}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with os.fdopen(os.open(temporary, flags, 0o644, dir_fd=at), "wb") as file:
+                file.writelines(content)
+            os.replace(temporary, name, src_dir_fd=at, dst_dir_fd=at)
 
     return put
+
+
+def _enter(stack: contextlib.ExitStack, folder: str, above: int | None) -> int:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _uploaded(upload: Callable[[str, Any], object], prefix: str) -> Callable[[str, Iterator[bytes]], None]:

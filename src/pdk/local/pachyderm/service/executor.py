@@ -12,6 +12,7 @@ from pathlib import Path
 from pdk.errors import UserError
 from pdk.local.kit import containers, logs, process
 from pdk.local.kit.db import Database
+from pdk.local.kit.reach import Reach
 from pdk.local.pachyderm.service import commits, inputs
 from pdk.local.pachyderm.service.datums import Datum, Outputs
 from pdk.local.pachyderm.service.jobs import Job
@@ -38,6 +39,7 @@ class Surroundings:
         secrets: reads the data of a secret: key → value.
         redact: masks the installation's own secret in text that users see.
         buckets: serves commits as S3 buckets of the given names, for as long as it is entered; gives the variables that say where.
+        reach: where output may be copied to.
     """
 
     env: Mapping[str, str]
@@ -47,6 +49,7 @@ class Surroundings:
     secrets: Callable[[str], Mapping[str, str]]
     redact: logs.Redactor
     buckets: Buckets
+    reach: Reach
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from pdk.errors import UserError
 from pdk.local.kit import process
 from pdk.local.kit.db import Database
+from pdk.local.kit.reach import NotAllowed
 from pdk.local.pachyderm.service import branches, datums, egress, jobs, pipelines, specs
 from pdk.local.pachyderm.service.executor import Done, Executor, Surroundings, s3_inputs
 from pdk.local.pachyderm.service.layout import Failed
@@ -129,11 +130,11 @@ class Worker:
                 await self._process(job, found, executor, variables)
                 if spec.egress:
                     await self.db.write(partial(jobs.set_state, job=job, state="JOB_EGRESSING"))
-                    await egress.send(self.db, self.blobs, job.pk, spec.egress)
+                    await egress.send(self.db, self.blobs, self.around.reach, job.pk, spec.egress)
             await self.db.write(partial(jobs.set_state, job=job, state="JOB_FINISHING"))
             await self.db.write(partial(jobs.end, job=job, state="JOB_SUCCESS"))
             return
-        except (Failed, UserError) as error:
+        except (Failed, UserError, NotAllowed) as error:
             state, reason = "JOB_FAILURE", str(error)
         except TimeoutError:
             state, reason = "JOB_KILLED", f"job timed out: it took longer than its job_timeout of {spec.job_timeout_s:g} s"

@@ -11,6 +11,7 @@ from functools import partial
 
 from pdk.errors import NotFound
 from pdk.local.kit.db import Database
+from pdk.local.kit.reach import Reach
 from pdk.local.pachyderm.service import check, commits, file_sets, files, globs, repos, urls
 from pdk.local.pachyderm.service.model import Commit, CommitRef, Refused, clean_path
 from pdk.local.pachyderm.service.uploads import Upload, blob_of
@@ -27,8 +28,8 @@ LIST_LIMIT = 100_000  # files that one paged listing may return, as the engine h
 class Files:
     """Files of commits and file sets."""
 
-    def __init__(self, schema: Schema, db: Database, blobs: BlobStore) -> None:
-        self.schema, self.db, self.blobs = schema, db, blobs
+    def __init__(self, schema: Schema, db: Database, blobs: BlobStore, reach: Reach) -> None:
+        self.schema, self.db, self.blobs, self.reach = schema, db, blobs, reach
         self.convert = Converter(schema, db.reader)
 
     @property
@@ -61,7 +62,7 @@ class Files:
         if kind == "add_file":
             add = request.add_file
             if add.WhichOneof("source") == "url":
-                return urls.fetch(upload, add.path, add.url.url, recursive=add.url.recursive)
+                return urls.fetch(upload, self.reach, add.path, add.url.url, recursive=add.url.recursive)
             upload.add(add.path, add.raw.value)
         elif kind == "delete_file":
             upload.delete(request.delete_file.path)

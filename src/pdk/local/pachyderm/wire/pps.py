@@ -79,6 +79,8 @@ class Pps:
 
     async def _create(self, raw: dict[str, Any], text: str, *, update: bool, reprocess: bool) -> None:
         spec = specs.parse(raw)
+        if spec.egress:
+            self.worker.around.reach.target(spec.egress)
 
         def work(db: sqlite3.Connection) -> list[jobs.Job]:
             killed: list[jobs.Job] = []
