@@ -23,10 +23,12 @@ sys.path[0] = str(Path(__file__).parent.parent / "tests")
 import aiohttp
 import yaml
 from determined.experimental import Determined
+from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from conformance.determined.test_determined import CONFIG, MODEL
 from conftest import Up, wait_until
+from pdk.data import files as commit_files
 
 ROUNDS = 9
 REPORTS, CLIENTS = 6000, 32
@@ -142,13 +144,9 @@ def protocol(add, up, folder):
 
 
 def data(up, *, again=False):
-    """Milliseconds that the example's own reader takes for a file of a commit, and the limit."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "experiments" / "dogs-and-cats"))
-    import data as reader
-
+    """Milliseconds that `pdk.data` takes for a file of a commit, and the limit."""
     os.environ["XDG_CACHE_HOME"] = str(up.state / "bench-cache")
-    config = {"host": "127.0.0.1", "port": up.installation.ports.pachyderm, "project": "default", "repo": "bench"}
-    client = reader.connect(config)
+    port = up.installation.ports.pachyderm
     if not again:
         source = up.state / "bench-files"
         source.mkdir()
@@ -157,12 +155,10 @@ def data(up, *, again=False):
         up.run("pdk", "create", "repo", "bench")
         up.run("pdk", "put", "file", "bench@master", "-r", "-f", str(source))
     repo = pfs.Repo(name="bench", type="user", project=pfs.Project(name="default"))
-    config["branch"] = client.pfs.inspect_branch(branch=pfs.Branch(repo=repo, name="master")).head.id
+    head = Client(host="127.0.0.1", port=port).pfs.inspect_branch(branch=pfs.Branch(repo=repo, name="master")).head.id
     began = time.monotonic()
-    files = reader.listing(client, config)
-    folder = reader.fetch(client, config, files)
-    read = sum(len((folder / key).read_bytes()) for key in files.values())
-    assert read == FILES * FILE_BYTES
+    found = commit_files({"host": "127.0.0.1", "port": port, "project": "default", "repo": "bench", "branch": head})
+    assert sum(len(file.read()) for file in found) == FILES * FILE_BYTES
     return (time.monotonic() - began) / FILES * 1000, 0.4
 
 

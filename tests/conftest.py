@@ -82,7 +82,7 @@ class Up:
     @property
     def egress(self) -> Path:
         """The folder that pipelines may copy output to."""
-        return self.state.parent / "egress"
+        return self.state.parent.with_name(f"{self.state.parent.name}-egress")
 
     @property
     def env(self) -> dict[str, str]:

@@ -1,16 +1,13 @@
 """Your own model in three files: this one trains it, handler.py answers with it, const.yaml configures the experiment."""
 
-import csv
-import io
-
 import torch
 from determined.pytorch import DataLoader, PyTorchTrial, TorchData
 from handler import WIDTH, features
-from pachyderm_sdk import Client
-from pachyderm_sdk.api import pfs
 from torch import nn
 
-HELD_OUT = 5  # every so-manieth customer validates
+from pdk import data
+
+HELD_OUT = 5  # one customer in so many validates
 
 
 class Net(nn.Module):
@@ -26,25 +23,19 @@ class Net(nn.Module):
         return self.layers((x - self.mean) / self.spread).squeeze(1)
 
 
-def tables(source):
-    """The rows of all CSV files of the commit.
+def customers(source):
+    """The customers of all tables of the commit, and whether each has left.
 
     Raises:
-        ValueError: there is none, or a row cannot be used; with file and line.
+        ValueError: there are too few, or a row cannot be used; with file and line.
     """
-    client = Client(host=source["host"], port=int(source["port"]), auth_token=source.get("token") or None)
-    repo = pfs.Repo(name=source["repo"], type="user", project=pfs.Project(name=source["project"]))
     x, y = [], []
-    with client.pfs.pfs_tar_file(file=pfs.File(commit=pfs.Commit(repo=repo, id=source["branch"]), path="/")) as archive:
-        for member in archive:
-            if not (member.isfile() and member.name.endswith(".csv")):
-                continue
-            for line, row in enumerate(csv.DictReader(io.StringIO(archive.extractfile(member).read().decode())), 2):
-                try:
-                    x.append(features(row))
-                    y.append(float(row["churned"] == "1"))
-                except (KeyError, ValueError) as error:
-                    raise ValueError(f"{member.name}, line {line}: {error}") from error
+    for row in data.rows(source):
+        try:
+            x.append(features(row.values))
+            y.append(float(row.values["churned"] == "1"))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{row}: {error}") from error
     if len(x) < 2 * HELD_OUT:
         raise ValueError(f"commit {source['branch']} of {source['project']}/{source['repo']} holds {len(x)} customers in .csv files; too few")
     print(f"customers: {len(x)}, of which {int(sum(y))} left", flush=True)
@@ -62,7 +53,7 @@ class ChurnTrial(PyTorchTrial):
 
     def _split(self):
         if self.rows is None:
-            x, y = tables(self.context.get_data_config()["pachyderm"])
+            x, y = customers(self.context.get_data_config()["pachyderm"])
             held = torch.arange(len(x)) % HELD_OUT == 0
             self.model.mean.copy_(x[~held].mean(0))
             self.model.spread.copy_(x[~held].std(0).clamp(min=1e-3))

@@ -2,7 +2,7 @@
 
 import math
 
-import data
+import pictures
 import torch
 from determined.pytorch import DataLoader, PyTorchTrial
 from handler import normalize
@@ -55,7 +55,7 @@ class DogCatTrial(PyTorchTrial):
 
     def _pictures(self):
         if self.pictures is None:
-            self.pictures = data.load(self.source)
+            self.pictures = pictures.load(self.source)
         return self.pictures
 
     def build_training_data_loader(self):

@@ -5,11 +5,11 @@ import json
 import torch
 from determined.pytorch import DataLoader, PyTorchTrial
 from handler import BUCKETS, numbers
-from pachyderm_sdk import Client
-from pachyderm_sdk.api import pfs
 from torch import nn
 
-HELD_OUT = 8  # every so-manieth text validates
+from pdk import data
+
+HELD_OUT = 8  # one question in so many validates
 
 
 class Net(nn.Module):
@@ -43,16 +43,12 @@ def texts(source):
     Raises:
         ValueError: there is none, or a file is not of that form.
     """
-    client = Client(host=source["host"], port=int(source["port"]), auth_token=source.get("token") or None)
-    repo = pfs.Repo(name=source["repo"], type="user", project=pfs.Project(name=source["project"]))
     found = []
-    with client.pfs.pfs_tar_file(file=pfs.File(commit=pfs.Commit(repo=repo, id=source["branch"]), path="/")) as archive:
-        for member in archive:
-            if member.isfile() and member.name.endswith(".json"):
-                try:
-                    found += list(questions(json.loads(archive.extractfile(member).read())))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{member.name} is not of SQuAD's form: {type(error).__name__}: {error}") from error
+    for file, text in data.texts(source, [".json"]):
+        try:
+            found += list(questions(json.loads(text)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file.path} is not of SQuAD's form: {type(error).__name__}: {error}") from error
     if len(found) < 2 * HELD_OUT:
         raise ValueError(f"commit {source['branch']} of {source['project']}/{source['repo']} holds {len(found)} questions; too few")
     print(f"questions: {len(found)}", flush=True)

@@ -96,7 +96,7 @@ def start(demo: Demo, code: Repository) -> None:
     Raises:
         Failed: it ended, or did not answer in time.
     """
-    words = [sys.executable, "-m", "pdk.cli.main", "up", "--state", str(demo.state), "--allow-git", str(code.path)]
+    words = [sys.executable, "-P", "-m", "pdk.cli.main", "up", "--state", str(demo.state), "--allow-git", str(code.path)]
     demo.console.print(f"[bold cyan]$ pdk up --state {demo.state} --allow-git {code.path} &", highlight=False)
     log = demo.state / "up.log"
     demo.state.mkdir(parents=True, exist_ok=True)

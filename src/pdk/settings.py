@@ -11,8 +11,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from pdk.durable import write_whole
 from pdk.errors import NotFound, UserError
 
 STATE_FILE, SECRET_FILE = "up.json", "secret"
@@ -101,21 +103,25 @@ class Installation:
     def save(self) -> None:
         """Write it where servers and clients look."""
         self.state.mkdir(parents=True, exist_ok=True)
-        temporary = self.state / f".{STATE_FILE}"
-        temporary.write_text(json.dumps({**asdict(self), "state": str(self.state)}, indent=1) + "\n")
-        temporary.rename(self.state / STATE_FILE)
+        write_whole(self.state / STATE_FILE, json.dumps({**asdict(self), "state": str(self.state)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, state: Path) -> Installation:
         """Read what `save` wrote.
 
         Raises:
-            NotFound: nothing was ever started in that folder.
+            NotFound: nothing was ever started in that folder, or what it left cannot be read.
         """
+        path = state / STATE_FILE
         try:
-            content = json.loads((state / STATE_FILE).read_text())
+            return cls._from(json.loads(path.read_text()))
         except FileNotFoundError:
             raise NotFound(f"there is no PDK in {state}; start one with `pdk up --state {state}`") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise NotFound(f"{path} cannot be read ({error!r}); `pdk up --state {state}` makes it anew") from error
+
+    @classmethod
+    def _from(cls, content: dict[str, Any]) -> Installation:
         lists = {name: tuple(content.get(name) or ()) for name in ("git_roots", "urls", "egress")}
         content.update(state=Path(content["state"]), ports=Ports(**content["ports"]), **lists)
         return cls(**content)
@@ -203,6 +209,12 @@ def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def environment_with(more: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
     """The environment of this process and `more`, for a child; of `defaults` what it does not set itself."""
     return {**defaults, **os.environ, **more}
+
+
+def cache_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Where caches of the user's programs are: ``$XDG_CACHE_HOME``, else a folder of the user's own."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/tmp")) / ".cache")
 
 
 def shared_metrics() -> str:

@@ -76,9 +76,8 @@ def status(state: State = None, output: Output = "table") -> None:
     found, rows = installation(state), []
     for name in SERVERS:
         answer = supervisor.health(found, name)
-        checks = dict(answer.get("checks") or {}) if answer else {}  # type: ignore[call-overload]
-        failing = "; ".join(f"{check}: {result}" for check, result in checks.items() if result != "ok")
-        rows.append({"server": name, "status": answer["status"] if answer else "down", "detail": failing})
+        detail = supervisor.failing_checks(answer) if answer else ""
+        rows.append({"server": name, "status": answer["status"] if answer else "down", "detail": detail})
     if output == "table":  # a line each: what fails names files, and what to do
         details = [f"{row['server']}: {row['detail']}" for row in rows if row["detail"]]
         rows = [{"server": row["server"], "status": row["status"]} for row in rows]

@@ -55,12 +55,24 @@ def mapped_errors(address: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-        text = error.details() if isinstance(error, grpc.Call) else str(error)
-        kind = CODES.get(code, EngineError)
-        if kind is TemporaryError:
-            raise TemporaryError(f"Pachyderm at {address} does not answer ({text}); is it running, and is the address right?") from error
-        raise kind(f"Pachyderm at {address}: {text}") from error
+        raise _mapped(error, address) from error
+    except ConnectionError as error:  # what the SDK makes of an engine that is away
+        raise _away(address, str(error).strip()) from error
+    except ValueError as error:  # what it makes of any error at the beginning of a file
+        if not isinstance(error.__cause__, grpc.RpcError):
+            raise
+        raise _mapped(error.__cause__, address) from error
+
+
+def _mapped(error: grpc.RpcError, address: str) -> PdkError:
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    text = error.details() if isinstance(error, grpc.Call) else str(error)
+    kind = CODES.get(code, EngineError)
+    return _away(address, text) if kind is TemporaryError else kind(f"Pachyderm at {address}: {text}")
+
+
+def _away(address: str, text: str) -> TemporaryError:
+    return TemporaryError(f"Pachyderm at {address} does not answer ({text}); is it running, and is the address right?")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`pdk up`: the supervisor of the four servers. The one place where the parts are put together."""
+"""`pdk up`: the supervisor of the five servers. The one place where the parts are put together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from pdk.durable import write_whole
 from pdk.errors import Conflict, EngineError, NotFound, UserError
 from pdk.local.kit import process, web
 from pdk.local.kit.main import alone
@@ -29,8 +31,12 @@ from pdk.local.kit.reach import FETCHED, SENT, check_allowance, folder_of
 from pdk.settings import SERVERS, Installation, Ports, is_loopback
 
 START_S = 60.0  # a server that does not answer by then will not
+SETTLE_S = 10.0  # after which a server that answers is up, well or not
 START_TRIES = 3  # of a server, before `pdk up` gives up at its start
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between restarts of a server that dies
+HUNG_S = 30.0  # a server that does not answer for so long is ended and started again
+LOOK_S = 5.0  # between two looks at a server that answers
+STACKS_S = 0.5  # for a hung server to write down what it is doing
 STOP_S = 45.0  # longer than the grace that predictors get
 PR_SET_PDEATHSIG = 1
 Say = Callable[[str], None]
@@ -118,13 +124,12 @@ def write_pach_config(installation: Installation) -> None:
         context["session_token"] = installation.secret()
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        content = {"user_id": "0" * 32, "v2": {"active_context": "pdk", "contexts": {}, "metrics": False}}
-    entry = content["v2"].setdefault("contexts", {}).setdefault("pdk", {"project": "default"})
+        entry = content["v2"].setdefault("contexts", {}).setdefault("pdk", {"project": "default"})
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        entry = {"project": "default"}
+        content = {"user_id": "0" * 32, "v2": {"active_context": "pdk", "contexts": {"pdk": entry}, "metrics": False}}
     entry.update(context)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
+    write_whole(path, json.dumps(content, indent=1))
 
 
 def environment(installation: Installation) -> dict[str, str]:
@@ -146,13 +151,13 @@ def environment(installation: Installation) -> dict[str, str]:
     }
 
 
-def module(server: str) -> str:
-    """What runs a server."""
-    return "pdk.web" if server == "web" else f"pdk.local.{server}"
+def command(server: str, state: Path) -> list[str]:
+    """What runs a server: no module is imported from the folder that it is started in."""
+    return [sys.executable, "-P", "-m", "pdk.web" if server == "web" else f"pdk.local.{server}", str(state)]
 
 
-def health(installation: Installation, server: str) -> dict[str, object] | None:
-    """A server's own word on its health; None when it does not answer."""
+def health(installation: Installation, server: str, timeout_s: float = 2.0) -> dict[str, Any] | None:
+    """A server's own word on its health; None when it does not answer within `timeout_s` seconds."""
     import ssl
 
     port = getattr(installation.ports, HEALTH[server])
@@ -164,14 +169,19 @@ def health(installation: Installation, server: str) -> dict[str, object] | None:
         except OSError:
             return None
     try:
-        with urllib.request.urlopen(f"{scheme}://{installation.host}:{port}/healthz", timeout=2, context=context) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{scheme}://{installation.host}:{port}/healthz", timeout=timeout_s, context=context) as answer:  # noqa: S310
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
-        with contextlib.suppress(ValueError):
+        with error, contextlib.suppress(ValueError):
             return dict(json.load(error))
         return None
     except (OSError, ValueError):
         return None
+
+
+def failing_checks(answer: Mapping[str, Any]) -> str:
+    """What fails of an answer of `health`, in the checks' own words; empty where all is well."""
+    return "; ".join(f"{check}: {result}" for check, result in dict(answer.get("checks") or {}).items() if result != "ok")
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,7 @@ class Supervisor:
 
     installation: Installation
     say: Say
+    hung_s: float = HUNG_S
 
     def __post_init__(self) -> None:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -236,7 +247,7 @@ class Supervisor:
         log = (self.installation.folder(name) / "log").open("ab")
         with log:
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module(name), str(self.installation.state),
+                *command(name, self.installation.state),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             )  # fmt: skip
@@ -245,7 +256,9 @@ class Supervisor:
         while not self._stopping.is_set():
             began = time.monotonic()
             server = self._processes[name] = await self._spawn(name)
+            watch = asyncio.create_task(self._end_when_hung(name, server), name=f"watch {name}")
             code = await server.wait()
+            watch.cancel()
             if self._stopping.is_set():
                 return
             deaths = self._deaths[name] = self._deaths.get(name, 0) + 1 if time.monotonic() - began < 60 else 1
@@ -253,6 +266,22 @@ class Supervisor:
             self.say(f"{name} ended with code {code}, starting it again in {pause:g} s; see {self.installation.folder(name)}/log")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _end_when_hung(self, name: str, server: asyncio.subprocess.Process) -> None:
+        """End a server that answers no more; what every thread of it does at that moment goes to its log."""
+        answered, began = time.monotonic() + START_S, time.monotonic()  # it has that long for its first answer
+        while not self._stopping.is_set():
+            if await asyncio.to_thread(health, self.installation, name, self.hung_s) is not None:
+                answered = time.monotonic()
+            if time.monotonic() - answered > self.hung_s:
+                silent = time.monotonic() - max(answered, began)
+                self.say(f"{name} has not answered for {silent:.0f} s and is ended; see {self.installation.folder(name)}/log")
+                with contextlib.suppress(ProcessLookupError):
+                    server.send_signal(signal.SIGUSR1)  # `main.run` has it write down its stacks
+                    await asyncio.sleep(STACKS_S)
+                    server.kill()
+                return
+            await asyncio.sleep(min(LOOK_S, self.hung_s / 4))
 
     async def _stop(self, name: str) -> None:
         server = self._processes.get(name)
@@ -267,16 +296,20 @@ class Supervisor:
             await server.wait()
 
     async def _wait_until_up(self) -> None:
-        deadline = time.monotonic() + START_S
-        waiting = set(SERVERS)
+        deadline, settled = time.monotonic() + START_S, time.monotonic() + SETTLE_S
+        waiting, failing = set(SERVERS), dict[str, str]()
         while waiting and not self._stopping.is_set():
             for name in sorted(waiting):
                 answer = await asyncio.to_thread(health, self.installation, name)
-                if answer is not None and answer.get("status") == "ok":
+                failing[name] = failing_checks(answer) if answer else ""
+                if answer is not None and not failing[name]:
                     waiting.discard(name)
             for name in sorted(waiting):
-                if time.monotonic() > deadline or self._deaths.get(name, 0) >= START_TRIES:
-                    tail = "\n".join((self.installation.folder(name) / "log").read_text().splitlines()[-5:])
+                if failing[name] and time.monotonic() > settled:  # it runs; what it needs is not as it should be, and is said
+                    self.say(f"{name} is up, and not well: {failing[name]}")
+                    waiting.discard(name)
+                elif time.monotonic() > deadline or self._deaths.get(name, 0) >= START_TRIES:
+                    tail = "\n".join((self.installation.folder(name) / "log").read_text(errors="replace").splitlines()[-5:])
                     raise EngineError(f"{name} does not start; the last lines of its log:\n{tail}")
             if waiting:
                 await asyncio.sleep(0.05)
@@ -354,4 +387,4 @@ def only(state: Path, name: str, bind: str, ports: Ports, allowed: Allowed, *, f
     except NotFound:
         with locked(state):
             prepare(state, bind, ports, allowed, fixed_ports=fixed_ports, say=say)
-    os.execv(sys.executable, [sys.executable, "-m", module(name), str(state)])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, command(name, state))  # noqa: S606 - no shell is wanted

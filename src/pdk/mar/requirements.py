@@ -52,7 +52,7 @@ def lock(path: Path) -> bytes:
     text = path.read_text()
     if is_locked(text):
         return text.encode()
-    words = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--disable-pip-version-check",
+    words = [sys.executable, "-P", "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--disable-pip-version-check",
              "--report", "-", "-r", str(path)]  # fmt: skip
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False, stdin=subprocess.DEVNULL)

@@ -28,7 +28,7 @@ def check(archive: Path, example: Path | None = None, timeout_s: float = LIMIT_S
     Raises:
         UserError: it does not, with the reason.
     """
-    words = [sys.executable, "-m", "pdk.serving.check", str(archive), *([str(example)] if example else [])]
+    words = [sys.executable, "-P", "-m", "pdk.serving.check", str(archive), *([str(example)] if example else [])]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:

@@ -148,7 +148,7 @@ class Supervisor:
         shared = {"PROMETHEUS_MULTIPROC_DIR": str(self.metrics)} if self.metrics else {}
         environment = environment_with({"OMP_NUM_THREADS": str(plan.threads), **shared}, defaults=ALLOCATOR)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pdk.serving.worker", plan.to_json(), pass_fds=(plan.listen, plan.report), env=environment,
+            sys.executable, "-P", "-m", "pdk.serving.worker", plan.to_json(), pass_fds=(plan.listen, plan.report), env=environment,
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()

@@ -21,7 +21,7 @@ class GcsStore:
     @contextmanager
     def _bucket(self) -> Iterator[Any]:
         from google.api_core.exceptions import GoogleAPIError, RetryError, ServerError
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud import storage
 
         try:
@@ -30,7 +30,7 @@ class GcsStore:
             yield client.bucket(self.bucket)
         except FileNotFoundError as error:
             raise UserError(f"the key file {self.credentials} is not there: {error}") from error
-        except (ServerError, RetryError, OSError) as error:
+        except (ServerError, RetryError, TransportError, OSError) as error:
             raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
         except (GoogleAPIError, GoogleAuthError) as error:
             raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error

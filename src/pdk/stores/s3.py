@@ -19,7 +19,7 @@ class S3Store:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         import boto3
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 - not Python's own
 
         try:
             yield boto3.client("s3")
@@ -27,7 +27,7 @@ class S3Store:
             status = int(error.response["ResponseMetadata"].get("HTTPStatusCode") or 500)
             kind = TemporaryError if status >= 500 or status == 429 else UserError
             raise kind(f"the bucket {self.bucket!r} cannot be used: {error}") from error
-        except HTTPClientError as error:
+        except (ConnectionError, HTTPClientError) as error:
             raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
         except BotoCoreError as error:
             raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error

@@ -52,8 +52,13 @@ async def serve(installation: Installation) -> None:
             Cluster(db, frame, driver, cluster, blank_login=local), Metrics(db, frame), Tasks(db, frame), Experiments(db, frame, driver),
             Trials(db, frame, driver), Checkpoints(db, frame, driver), Registry(db, frame), Workspaces(db, frame), Templates(db, frame),
         )  # fmt: skip
+        checks: web.Checks = {
+            "database": db.health,
+            "checkpoints": partial(main.writable, driver.checkpoints),
+            "trials": driver.steps.health,
+        }
         routes = [
-            web.healthz({"database": db.health, "checkpoints": partial(main.writable, driver.checkpoints)}),
+            web.healthz(checks),
             *(route for group in groups for route in group.routes()),
             frame.rest(),
         ]

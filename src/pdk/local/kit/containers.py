@@ -54,6 +54,7 @@ def program(
     descriptor = os.open(env_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # not on the command line: it holds secrets
     with os.fdopen(descriptor, "w") as file:
         file.write("\n".join(lines) + "\n")
+    passed = Bind(env_file, str(env_file), read_only=True)  # the engine's client runs as the program, which does not see `scratch`
     command = [engine, "run", "--rm", "--interactive", "--network=host", f"--env-file={env_file}"]
     for bind in binds:
         command.append(f"--volume={bind.source}:{bind.target}" + (":ro" if bind.read_only else ""))
@@ -61,4 +62,4 @@ def program(
         command.append(f"--workdir={cwd}")
     # argv replaces both the image's entry point and its command, as on a cluster
     command += [f"--entrypoint={argv[0]}", image, *argv[1:]]
-    return Spec(argv=command, env=base_environment(), stdin=stdin)
+    return Spec(argv=command, env=base_environment(), binds=[passed], stdin=stdin)

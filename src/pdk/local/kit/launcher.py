@@ -2,7 +2,8 @@
 
 Run as ``python -I -S launcher.py RUN_DIR``; ``RUN_DIR/spec.json`` says what to start (`pdk.local.kit.process.Spec`). The launcher
 detaches itself, writes ``started.json`` (pid, start time), makes the namespaces, runs the program and at its end renames
-``exit.json`` into place, so that a server that was restarted meanwhile learns the same as one that was not.
+``exit.json`` into place, so that a server that was restarted meanwhile learns the same as one that was not. The program has no way into
+``RUN_DIR``: what it writes there would be believed.
 
 Three processes: the *watcher* (in the host's PID namespace; its pid is the one on record), *init* (PID 1 inside, reaps
 orphans) and the program. When the program ends, init ends, and the kernel kills whatever the program left running, other sessions
@@ -32,7 +33,8 @@ from typing import NoReturn
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+CAPABILITY_VERSION, CAPABILITIES = 0x20080522, 64
 KEPT_FLAGS = {os.ST_NOSUID: MS_NOSUID, os.ST_NODEV: MS_NODEV, os.ST_NOEXEC: 8, os.ST_NOATIME: 1024, os.ST_NODIRATIME: 2048}
 if hasattr(os, "ST_RELATIME"):
     KEPT_FLAGS[os.ST_RELATIME] = 1 << 21
@@ -149,10 +151,6 @@ def new_root(run_dir: Path, binds: list[dict[str, object]], hide: list[str]) -> 
         if os.path.isdir(root + path):
             mount("tmpfs", root + path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     make_binds(root, [entry for entry in binds if entry not in around], hide)
-    # the run folder lies below /tmp or the hidden state: it stays reachable under its own name
-    if not os.path.exists(root + str(run_dir)):
-        os.makedirs(root + str(run_dir))
-        bind(str(run_dir), root + str(run_dir))
     os.mkdir(root + "/.old")
     check(libc.pivot_root(os.fsencode(root), os.fsencode(root + "/.old")), "pivot_root")
     os.chdir("/")
@@ -201,6 +199,20 @@ def become(user: str) -> None:
     os.setuid(entry.pw_uid)
 
 
+def drop_rights() -> None:
+    """As an ordinary user's program: let go of the rights over the new namespaces, by which it could undo what hides folders from it.
+
+    A program that is executed loses them by that; one that is forked from a warm process would keep them.
+    """
+    if os.getuid() == 0:
+        return
+    for number in range(CAPABILITIES):
+        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # refused for numbers that the kernel does not know
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    none = (ctypes.c_uint32 * 6)()
+    check(libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), none), "capset")
+
+
 def be_watched(channel: socket.socket) -> None:
     """As the program, before it is one: have init decide where it listens."""
     from pdk.local.kit import loopback
@@ -223,7 +235,7 @@ def watch_listeners(channel: socket.socket) -> None:
         threading.Thread(target=loopback.answer, args=(listener,), daemon=True).start()
 
 
-def run_program(spec: dict[str, object], execute: Execute) -> int:
+def run_program(spec: dict[str, object], stdin: int | None, execute: Execute) -> int:
     """As PID 1: start the program, reap everything, return the program's wait status."""
     ours, its = socket.socketpair()
     child = os.fork()
@@ -234,12 +246,13 @@ def run_program(spec: dict[str, object], execute: Execute) -> int:
         environment = {str(k): str(v) for k, v in dict(spec["env"]).items()}  # type: ignore[call-overload]
         argv = [str(word) for word in spec["argv"]]  # type: ignore[attr-defined]
         try:
-            if spec.get("stdin"):
-                os.dup2(os.open(str(spec["stdin"]), os.O_RDONLY), 0)
+            if stdin is not None:
+                os.dup2(stdin, 0)
             os.chdir(str(spec["cwd"]))
             become(str(spec.get("user") or ""))
             if spec.get("loopback"):
                 be_watched(its)
+            drop_rights()
             its.close()
             execute(argv, environment)
         except OSError as error:
@@ -268,9 +281,10 @@ def be_init(run_dir: Path, spec: dict[str, object], execute: Execute) -> NoRetur
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
         check(libc.unshare(CLONE_NEWNS), "unshare")  # not in the watcher: its view of the run folder must stay as it is
         mount("none", "/", None, MS_REC | MS_PRIVATE)
+        stdin = os.open(str(spec["stdin"]), os.O_RDONLY) if spec.get("stdin") else None  # before the run folder is out of sight
         new_root(run_dir, list(spec["binds"]), list(spec.get("hide") or ()))  # type: ignore[call-overload]
         finish_root()
-        status = run_program(spec, execute)
+        status = run_program(spec, stdin, execute)
     except OSError as error:
         print(f"the program could not be started: {error}", file=sys.stderr, flush=True)
         os._exit(126)
@@ -323,7 +337,7 @@ def launch(run_dir: Path, execute: Execute) -> None:
         watch(run_dir, spec, execute)
     except OSError as error:
         print(f"the program could not be started: {error}", file=sys.stderr, flush=True)
-        leave(run_dir, "exit.json", {"code": 126, "began": time.time(), "ended": time.time(), "peak_bytes": 0})
+        leave(run_dir, "exit.json", {"code": 126, "began": time.time(), "ended": time.time(), "peak_bytes": 0, "oom_kills": 0})
 
 
 def execute_program(argv: list[str], environment: dict[str, str]) -> NoReturn:

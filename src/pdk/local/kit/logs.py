@@ -10,6 +10,8 @@ from pathlib import Path
 
 POLL_S = 0.1  # how late a followed line may be
 CHUNK = 1 << 16
+LINE = 1 << 16  # bytes of a line that are shown
+CUT = " … (the rest of this line is left out)"
 MASK = "********"
 
 
@@ -58,9 +60,37 @@ class Looks:
 LOOKS = Looks()
 
 
+class Lines:
+    """Makes lines of what comes in parts; of a line that is too long the beginning."""
+
+    def __init__(self) -> None:
+        self._rest, self._cut = b"", False
+
+    def add(self, part: bytes) -> list[str]:
+        """Take a part; the lines that it completes."""
+        first, *more = part.split(b"\n")
+        self._go_on(first)
+        found = []
+        for piece in more:
+            found += self.end(always=True)
+            self._go_on(piece)
+        return found
+
+    def _go_on(self, piece: bytes) -> None:
+        room = LINE - len(self._rest)
+        self._rest += piece[:room]
+        self._cut = self._cut or len(piece) > room
+
+    def end(self, *, always: bool = False) -> list[str]:
+        """Take what there is for a line, an empty one only where that is wanted."""
+        line, cut = self._rest, self._cut
+        self._rest, self._cut = b"", False
+        return [line.decode("utf-8", "replace").rstrip("\r") + CUT * cut] if line or always else []
+
+
 async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
     """Every line of `path` from its beginning, waiting for more until `ended()` (asked before each read)."""
-    rest, position = b"", 0
+    lines, position = Lines(), 0
 
     def state() -> tuple[int, bool]:
         return path.stat().st_size if path.exists() else 0, ended()
@@ -72,14 +102,14 @@ async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
                 file.seek(position)
                 while part := file.read(CHUNK):
                     position += len(part)
-                    *whole, rest = (rest + part).split(b"\n")
-                    for line in whole:
-                        yield line.decode("utf-8", "replace").rstrip("\r")
+                    for line in lines.add(part):
+                        yield line
+                    await asyncio.sleep(0)  # a long log is no reason to answer nobody else
         except FileNotFoundError:
             pass
         if last:
-            if rest:
-                yield rest.decode("utf-8", "replace")
+            for line in lines.end():
+                yield line
             return
         await LOOKS.change(path, state, (position, False))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import logging
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -15,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from pdk.durable import write_whole
 from pdk.errors import Conflict, PdkError
 
 LOCK_S = 30.0  # a server that is told to stop lets predictors drain first
@@ -22,6 +25,7 @@ LOCK_S = 30.0  # a server that is told to stop lets predictors drain first
 
 def run(name: str, start: Callable[[Path], None]) -> None:
     """Main function of a server: argv[1] is the state folder; an error becomes one line and exit code 1."""
+    faulthandler.register(signal.SIGUSR1)  # the supervisor asks for it before it ends a server that answers no more
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     if len(sys.argv) != 2:
@@ -64,8 +68,8 @@ def alone(state: Path, name: str) -> Iterator[None]:
 def identity(home: Path) -> str:
     """An ID that a server keeps for good."""
     path = home / "id"
-    if not path.exists():
-        path.write_text(uuid.uuid4().hex)
+    if not path.exists() or not path.read_text():
+        write_whole(path, uuid.uuid4().hex)
     return path.read_text()
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pdk.errors import EngineError
-from pdk.local.kit import launcher
+from pdk.local.kit import foreign, launcher
 
 LOST = 137  # exit code of a program that was killed together with its watcher
 
@@ -58,7 +58,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Handle:
-    """A started program; `pid` is its watcher's."""
+    """A started program; `pid` is its watcher's, `run_dir` the server's own: the program sees nothing of it."""
 
     run_dir: Path
     pid: int
@@ -172,11 +172,10 @@ async def start(run_dir: Path, spec: Spec, launch: Callable[[Path], Awaitable[No
 
 def find(run_dir: Path) -> Handle | None:
     """The handle of what was started in `run_dir`, if anything was."""
-    try:
-        content = json.loads((run_dir / "started.json").read_text())
-    except FileNotFoundError:
-        return None
-    return Handle(run_dir, content["pid"], content["start_time"], content["boot"])
+    match foreign.note(run_dir / "started.json"):
+        case {"pid": int(pid), "start_time": int(start_time), "boot": str(boot)} if pid > 0:
+            return Handle(run_dir, pid, start_time, boot)
+    return None
 
 
 def running(run_dir: Path) -> Handle | None:
@@ -204,10 +203,10 @@ def alive(handle: Handle) -> bool:
 def status(handle: Handle) -> Exit | None:
     """How it ended, or None while it runs."""
     running = alive(handle)  # before the file is read: the file is written before the process ends
-    try:
-        return Exit(**json.loads((handle.run_dir / "exit.json").read_text()))
-    except FileNotFoundError:
-        return None if running else Exit(LOST)
+    match foreign.note(handle.run_dir / "exit.json"):
+        case {"code": int(code), "began": float(began), "ended": float(ended), "peak_bytes": int(peak), "oom_kills": int(kills)}:
+            return Exit(code, began, ended, peak, kills)
+    return None if running else Exit(LOST)
 
 
 async def wait(handle: Handle) -> Exit:

@@ -26,6 +26,7 @@ from pdk.settings import is_loopback
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+Checks = Mapping[str, Callable[[], str]]
 KEEP_ALIVE_S = 75  # idle connections: with a short time clients meet a connection that is being closed as they send
 
 
@@ -94,7 +95,7 @@ class Guard:
         await self.app(scope, receive, send)
 
 
-def healthz(checks: Mapping[str, Callable[[], str]]) -> Route:
+def healthz(checks: Checks) -> Route:
     """The route /healthz: every check by name, ``ok`` or what fails (an empty answer of a check means ok)."""
 
     def answer(_request: Request) -> JSONResponse:

@@ -89,8 +89,14 @@ async def serve(installation: Installation) -> None:
         controller = Controller(db, home, installation.domain, installation.state)
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz", "/livez", "/readyz"), always=True)
         api = Api(db, controller, address)
+        checks: web.Checks = {"database": db.health, "models": partial(main.writable, home), "services": controller.steps.health}
         app = web.Guard(
-            Starlette(routes=[web.healthz({"database": db.health, "models": partial(main.writable, home)}), *api.routes()]),
+            Starlette(
+                routes=[
+                    web.healthz(checks),
+                    *api.routes(),
+                ]
+            ),
             door,
             status_body,
         )

@@ -117,8 +117,14 @@ async def serve(installation: Installation) -> None:
         gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
         caretaker = admin.Admin(db, blobs, None if is_loopback(installation.bind) else secret)
         inventory = Inventory(db, blobs)
+        checks: web.Checks = {
+            "database": db.health,
+            "store": partial(main.writable, home),
+            "contents": inventory.health,
+            "jobs": worker.health,
+        }
         routes = [
-            web.healthz({"database": db.health, "store": partial(main.writable, home), "contents": inventory.health}),
+            web.healthz(checks),
             *caretaker.routes(),
             *gateway.routes(),
         ]

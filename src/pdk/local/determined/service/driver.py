@@ -23,6 +23,7 @@ from pdk.local.determined.service.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.service.sweeper import Sweeper
 from pdk.local.determined.service.warm import Zygote
 from pdk.local.kit import logs, process, web
+from pdk.local.kit.changes import Steps
 from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Driver:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._slots: dict[int, tuple[int, ...]] = {}  # that each of them holds
+        self.steps = Steps(db.changes, self._step)
         self.zygote = Zygote({**process.base_environment(), **around.env})
         self.sweeper = Sweeper(db, home / "trials", around.cluster, around.env)
 
@@ -94,8 +96,7 @@ class Driver:
         """Until cancelled: drive every trial that should run."""
         sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
         try:
-            async for _ in self.db.changes.watch():
-                await self._step()
+            await self.steps.run()
         finally:
             tasks = [sweeping, *self._tasks.values()]
             for task in tasks:

@@ -22,6 +22,7 @@ from pdk.local.kit.process import Bind
 
 SHARED = "/determined_shared_fs"  # where trials see the folder of a shared_fs, as on a cluster
 WORKDIR = "/run/determined/workdir"
+NOWHERE = "/nonexistent"
 ALL = "**/*"
 FIELDS: dict[str, tuple[str, ...]] = {  # of each type; the first one is required
     "directory": ("container_path",),
@@ -216,7 +217,8 @@ def _as_seen_here(section: Mapping[str, Any], place: Path | None) -> dict[str, A
 
 
 async def _apart(request: Mapping[str, Any], env: Mapping[str, str]) -> bytes:
-    words, pipe = (sys.executable, "-m", "pdk.local.determined.transfer"), asyncio.subprocess.PIPE
+    env = {**env, "HOME": NOWHERE}  # or a bucket that somebody names would be reached with the keys of whoever started the server
+    words, pipe = (sys.executable, "-P", "-m", "pdk.local.determined.transfer"), asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), start_new_session=True)
     try:
         out, errors = await process.communicate(json.dumps(request).encode())

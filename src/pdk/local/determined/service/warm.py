@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 600.0  # after which it is let go
 MEMORY = 2 << 30  # bytes that must be available before one is started
 READY_S = 120.0
-COMMAND = (sys.executable, "-m", "pdk.local.determined.zygote")
+COMMAND = (sys.executable, "-P", "-m", "pdk.local.determined.zygote")
 # variables that libraries read when they are imported: a trial that sets one needs a process of its own
 READ_AT_IMPORT = (
     "ATEN", "CUDA", "GLOO", "HIP", "HSA", "KMP_", "LD_", "MALLOC", "MKL_", "NCCL", "NUMEXPR", "NVIDIA", "OMP_", "OPENBLAS", "PYTHON",

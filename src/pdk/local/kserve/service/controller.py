@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from pdk.errors import PdkError
 from pdk.local.kit import process
+from pdk.local.kit.changes import Steps
 from pdk.local.kit.db import Database
 from pdk.local.kserve.service import predictor as predictors
 from pdk.local.kserve.service import rollout, scaling, status
@@ -245,6 +247,7 @@ class Controller:
         self.db, self.home, self.domain, self.hide = db, home, domain, hide
         self.services: dict[Key, Service] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self.steps = Steps(db.changes, self._look)
 
     def pod_log(self, namespace: str, pod: str) -> tuple[Path, Callable[[], bool]]:
         """A predictor's log, and whether there will be no more of it."""
@@ -264,15 +267,18 @@ class Controller:
         """Until cancelled; then every predictor is ended, for the next start to bring up again."""
         await self._end_orphans()
         try:
-            async for _ in self.db.changes.watch():
-                for body in objects.listing(self.db.reader, ISVC.resource):
-                    key = (body["metadata"]["namespace"], body["metadata"]["name"])
-                    if key not in self._tasks:
-                        task = asyncio.create_task(self._manage(key), name=f"isvc {key[0]}/{key[1]}")
-                        self._tasks[key] = task
-                        task.add_done_callback(partial(self._done, key))
+            await self.steps.run()
         finally:
             await asyncio.shield(self._stop_all())
+
+    async def _look(self) -> None:
+        """Begin to manage what is new."""
+        for body in objects.listing(self.db.reader, ISVC.resource):
+            key = (body["metadata"]["namespace"], body["metadata"]["name"])
+            if key not in self._tasks:
+                task = asyncio.create_task(self._manage(key), name=f"isvc {key[0]}/{key[1]}")
+                self._tasks[key] = task
+                task.add_done_callback(partial(self._done, key))
 
     def _done(self, key: Key, task: asyncio.Task[None]) -> None:
         self._tasks.pop(key, None)
@@ -301,11 +307,17 @@ class Controller:
     async def _end_orphans(self) -> None:
         """End what runs for services that were deleted while no server ran."""
         for run in self.home.glob("predictors/*/*/*"):
-            if objects.get(self.db.reader, ISVC.resource, run.parent.parent.name, run.parent.name) is None:
-                if handle := process.find(run):
-                    await process.stop(handle)
-                await Records(self.db, (run.parent.parent.name, run.parent.name)).delete(POD, run.name)
-                shutil.rmtree(run, ignore_errors=True)
+            try:
+                await self._end_orphan(run)
+            except (OSError, ValueError, PdkError):
+                log.exception("%s", run)
+
+    async def _end_orphan(self, run: Path) -> None:
+        if objects.get(self.db.reader, ISVC.resource, run.parent.parent.name, run.parent.name) is None:
+            if handle := process.find(run):
+                await process.stop(handle)
+            await Records(self.db, (run.parent.parent.name, run.parent.name)).delete(POD, run.name)
+            shutil.rmtree(run, ignore_errors=True)
 
     async def _stop_all(self) -> None:
         for task in self._tasks.values():

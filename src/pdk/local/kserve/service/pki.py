@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pdk.durable import write_whole
 
 VALID = timedelta(days=3650)
 
@@ -42,9 +44,15 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.
     )
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
+def _usable(authority: Path, certificate: Path, key: Path) -> bool:
+    """Whether the files are there and whole: a machine that went down may have left anything."""
+    try:
+        issuer, leaf = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (authority, certificate))
+        leaf.verify_directly_issued_by(issuer)
+        own = serialization.load_pem_private_key(key.read_bytes(), None)
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    return own.public_key() == leaf.public_key()
 
 
 def ensure(home: Path, address: str) -> tuple[Path, Path, Path]:
@@ -53,7 +61,7 @@ def ensure(home: Path, address: str) -> tuple[Path, Path, Path]:
     The authority's key is not kept: it signs this one certificate and is forgotten.
     """
     authority, certificate, key_file = home / "ca.pem", home / f"server-{address}.pem", home / f"server-{address}.key"
-    if authority.exists() and certificate.exists() and key_file.exists():
+    if _usable(authority, certificate, key_file):
         return authority, certificate, key_file
     signer, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = (
@@ -75,9 +83,9 @@ def ensure(home: Path, address: str) -> tuple[Path, Path, Path]:
         .sign(signer, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    _write_private(key_file, own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    certificate.write_bytes(leaf.public_bytes(pem))
-    authority.write_bytes(root.public_bytes(pem))
+    write_whole(key_file, own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    write_whole(certificate, leaf.public_bytes(pem))
+    write_whole(authority, root.public_bytes(pem))
     return authority, certificate, key_file
 
 
@@ -93,4 +101,4 @@ def write_kubeconfig(path: Path, server: str, authority: Path, token: str) -> No
         "users": [{"name": "pdk", "user": {"token": token}}],
         "contexts": [{"name": "pdk", "context": {"cluster": "pdk", "user": "pdk", "namespace": "default"}}],
     }
-    _write_private(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=1) + "\n")

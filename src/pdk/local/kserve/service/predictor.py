@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import secrets
 import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
-from pdk.errors import UserError
-from pdk.local.kit import logs, process
+from pdk.errors import TemporaryError, UserError
+from pdk.local.kit import foreign, logs, process
 from pdk.local.kserve.service import storage
 from pdk.local.kserve.service.kinds import RUNTIME, Json
 from pdk.local.kserve.service.rollout import Revision
 from pdk.local.kserve.store import objects
+from pdk.settings import is_loopback
 
-READY = "ready.json"  # in the run folder
+log = logging.getLogger(__name__)
+OWN = "own"  # the folder in the run folder that the runtime sees, as /run/pdk
+READY = f"{OWN}/ready.json"
+FETCH_S, FETCH_AGAIN_S = 60.0, 1.0  # for which a model store may be away, and between two tries
 READY_S = 120.0  # a model that is not loaded by then will not be
 POLL_S = 0.05
 TAIL_LINES = 20
@@ -107,11 +112,11 @@ async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, p
     account = revision.predictor.get("serviceAccountName") or "default"
     try:
         access = storage.access_for(db, namespace, account)
-        store = await asyncio.to_thread(storage.fetch, str(model.get("storageUri") or ""), place.cache, access)
-    except UserError as error:
+        store = await _fetched(str(model.get("storageUri") or ""), place.cache, access)
+    except (UserError, TemporaryError) as error:
         raise LoadFailed("ModelLoadFailed", f"storage initializer: {error}") from error
     (place.run / READY).unlink(missing_ok=True)
-    for folder in (place.run, place.requests):
+    for folder in (place.run / OWN, place.requests):
         folder.mkdir(parents=True, exist_ok=True)
     env = {entry["name"]: str(entry.get("value", "")) for entry in model.get("env") or [] if entry.get("name")}
     handle = await process.start(place.run, _program(place, store, env))
@@ -122,10 +127,23 @@ async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, p
         raise
 
 
+async def _fetched(uri: str, cache: Path, access: storage.S3Access) -> Path:
+    """Fetch a model store; one that is away, as an engine in its restart, is waited for."""
+    deadline = time.monotonic() + FETCH_S
+    while True:
+        try:
+            return await asyncio.to_thread(storage.fetch, uri, cache, access)
+        except TemporaryError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("storage initializer: %s; trying again", error)
+            await asyncio.sleep(FETCH_AGAIN_S)
+
+
 def _program(place: Place, store: Path, env: Mapping[str, str]) -> process.Spec:
-    argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", f"/run/pdk/{READY}"]
+    argv = ["python", "-m", "pdk.serving", "--model-dir", "/mnt/models", "--port", "0", "--ready-file", "/run/pdk/ready.json"]
     argv += ["--request-log", "/run/requests", "--request-log-sample", f"{place.sample:g}"]
-    binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(place.run, "/run/pdk"),
+    binds = [process.Bind(store, "/mnt/models", read_only=True), process.Bind(place.run / OWN, "/run/pdk"),
              process.Bind(place.requests, "/run/requests")]  # fmt: skip
     return process.Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(place.hide,))
 
@@ -147,12 +165,11 @@ async def _until_ready(handle: process.Handle) -> Predictor:
 
 def adopt(handle: process.Handle) -> Predictor | None:
     """The predictor behind a handle, once it is ready."""
-    try:
-        ready = json.loads((handle.run_dir / READY).read_text())
-    except FileNotFoundError:
-        return None
     pod = handle.run_dir.name
-    return Predictor(pod.rpartition("-")[0], pod, handle, ready["host"], ready["port"], ready["model"])
+    match foreign.note(handle.run_dir / READY):
+        case {"host": str(host), "port": int(port), "model": str(model)} if is_loopback(host):
+            return Predictor(pod.rpartition("-")[0], pod, handle, host, port, model)
+    return None
 
 
 async def smoke(predictor: Predictor) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pdk.errors import UserError
+from pdk.errors import TemporaryError, UserError
 from pdk.local.kserve.service.kinds import SECRET, SERVICE_ACCOUNT, Json
 from pdk.local.kserve.store import objects
 
@@ -60,6 +60,7 @@ def fetch(uri: str, cache: Path, access: S3Access) -> Path:
 
     Raises:
         UserError: the scheme is not offered, the bucket cannot be read, or nothing is there.
+        TemporaryError: nobody answers at the store, or it answers with a failure of its own.
     """
     parts = urlsplit(uri)
     if parts.scheme != "s3":
@@ -69,7 +70,7 @@ def fetch(uri: str, cache: Path, access: S3Access) -> Path:
     import boto3
     import botocore
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 - not Python's own
 
     signature = {} if access.access_key else {"signature_version": botocore.UNSIGNED}
     config = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 3}, connect_timeout=5, read_timeout=60, **signature)
@@ -94,17 +95,34 @@ def fetch(uri: str, cache: Path, access: S3Access) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 client.download_file(parts.netloc, key, str(path))
                 if path.stat().st_size != size:
-                    raise UserError(f"{uri}: {key} arrived with {path.stat().st_size} bytes instead of {size}")
+                    raise TemporaryError(f"{uri}: {key} arrived with {path.stat().st_size} bytes instead of {size}")
             scratch.chmod(0o755)
+            _make_durable(scratch)  # what has the name of its content must be that content, also after the machine went down
             os.rename(scratch, target)  # noqa: PTH104 - two downloads of the same content may race; either may win
         except OSError:
             if not target.exists():
                 raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    except (BotoCoreError, ClientError) as error:
+    except (ConnectionError, HTTPClientError) as error:
+        raise TemporaryError(f"{uri} cannot be read: {error}") from error
+    except ClientError as error:
+        status = int(error.response["ResponseMetadata"].get("HTTPStatusCode") or 500)
+        kind = TemporaryError if status >= 500 or status == 429 else UserError
+        raise kind(f"{uri} cannot be read: {error}") from error
+    except BotoCoreError as error:
         raise UserError(f"{uri} cannot be read: {error}") from error
     return target
+
+
+def _make_durable(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for path in (Path(place), *(Path(place) / name for name in names)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _inside(key: str) -> str:

@@ -98,18 +98,26 @@ def listing(
     return [job for job in found if not projects or job.pipeline.project in projects]
 
 
-def next_step(db: Connection, busy: frozenset[int] = frozenset()) -> tuple[list[Job], list[tuple[Job, str]]]:
+def next_step(db: Connection, busy: frozenset[int] = frozenset()) -> tuple[list[Job], list[tuple[Job, str]], list[str]]:
     """Open jobs whose inputs are finished, oldest first and one a pipeline; and those that can never run, with the reason.
 
     Args:
         busy: keys of pipelines that need not be looked at.
+
+    Returns:
+        Both, and what is wrong with jobs that cannot be read.
     """
     ready: dict[int, Job] = {}
     hopeless: list[tuple[Job, str]] = []
+    unreadable: list[str] = []
     for row in db.execute("SELECT * FROM job WHERE finished IS NULL ORDER BY pk").fetchall():
         if row["pipeline"] in busy or row["pipeline"] in ready:
             continue
-        job = _job(db, row)
+        try:
+            job = _job(db, row)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # of a damaged database: no other job waits for it
+            unreadable.append(f"job {row['id']} cannot be read ({error!r})")
+            continue
         sources = commits.provenance(db, job.commit.pk)
         failed = {source.repo for source in sources if source.finished is not None and source.error}
         if failed:
@@ -117,7 +125,7 @@ def next_step(db: Connection, busy: frozenset[int] = frozenset()) -> tuple[list[
             hopeless.append((job, f"unrunnable because the following upstream pipelines failed: {names}"))
         elif all(source.finished is not None for source in sources):
             ready[job.pipeline.pk] = job
-    return list(ready.values()), hopeless
+    return list(ready.values()), hopeless, unreadable
 
 
 def begin(db: Connection, job: Job) -> list[datums.Datum] | None:

@@ -165,6 +165,8 @@ class Layout:
 
     def _written(self, out: Path) -> Iterator[tuple[str, Path]]:
         """The files that the program left, each with its path in the output repo."""
+        if out.is_symlink():
+            raise Failed("the program put a symbolic link in the place of /pfs/out; write the files into that folder")
         for folder, folders, names in os.walk(out, followlinks=False):
             for name in sorted([*names, *(d for d in folders if (Path(folder) / d).is_symlink())]):
                 path = Path(folder) / name

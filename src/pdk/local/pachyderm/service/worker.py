@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from pdk.errors import UserError
+from pdk.errors import PdkError, UserError
 from pdk.local.kit import process
+from pdk.local.kit.changes import Steps
 from pdk.local.kit.db import Database
 from pdk.local.kit.reach import NotAllowed
 from pdk.local.pachyderm.service import branches, datums, egress, jobs, pipelines, specs
@@ -27,6 +28,7 @@ from pdk.local.pachyderm.service.model import Refused
 from pdk.local.pachyderm.store.blobs import BlobStore
 
 log = logging.getLogger(__name__)
+CLOCK_AGAIN_S = 60.0  # after which a clock that met something wrong goes on
 CLOCK_LIMIT_S = 3600.0  # the clock is looked at at least this often, whatever was computed
 
 
@@ -41,6 +43,8 @@ class Worker:
         self.db, self.blobs, self.home, self.around = db, blobs, home, around
         self._running: dict[int, asyncio.Task[None]] = {}  # pipeline → its job
         self._executors: dict[int, Executor] = {}  # job → what runs its datums
+        self._steps = Steps(db.changes, self.step)
+        self._unreadable: list[str] = []
 
     def folder(self, job: jobs.Job) -> Path:
         """Where a job's run folders and logs are."""
@@ -54,18 +58,32 @@ class Worker:
     async def run(self) -> None:
         """Until cancelled: start what can run whenever something changes."""
         for folder in self.home.glob("*/*/*"):  # a server that was killed may have left programs, of jobs that are closed too
-            await self._end_leftovers(folder)
+            try:
+                await self._end_leftovers(folder)
+            except (OSError, PdkError):
+                log.exception("%s", folder)
         clock = asyncio.create_task(self._clock(), name="clock")
         try:
-            async for _ in self.db.changes.watch():
-                await self.step()
+            await self._steps.run()
         finally:
             for task in (clock, *self._running.values()):
                 task.cancel()
             await asyncio.gather(clock, *self._running.values(), return_exceptions=True)
 
+    def health(self) -> str:
+        """Say what keeps jobs from running, for /healthz; empty where nothing does."""
+        return "; ".join(filter(None, (*self._unreadable, self._steps.health())))
+
     async def _clock(self) -> None:
         """Until cancelled: cron inputs tick, branches move by their cron specs."""
+        while True:
+            try:
+                await self._keep_time()
+            except (ValueError, LookupError, TypeError, OSError, PdkError, sqlite3.Error):
+                log.exception("the clock of cron inputs")
+                await asyncio.sleep(CLOCK_AGAIN_S)
+
+    async def _keep_time(self) -> None:
         while True:
             now = time.time()
             ticks = pipelines.next_ticks(self.db.reader)
@@ -94,7 +112,7 @@ class Worker:
 
     async def step(self) -> None:
         """Close what can never run, start what can."""
-        ready, hopeless = jobs.next_step(self.db.reader, frozenset(self._running))
+        ready, hopeless, self._unreadable = jobs.next_step(self.db.reader, frozenset(self._running))
         for job, reason in hopeless:
             await self.db.write(partial(jobs.end, job=job, state="JOB_UNRUNNABLE", reason=reason))
         for job in ready:

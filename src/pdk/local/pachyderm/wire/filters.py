@@ -28,7 +28,7 @@ async def passing(filter_: str, messages: Sequence[Message]) -> list[Message]:
         return list(messages)
     documents = [json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None) for message in messages]
     program = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pdk.local.pachyderm.wire.jq", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-P", "-m", "pdk.local.pachyderm.wire.jq", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(LIMIT_S):

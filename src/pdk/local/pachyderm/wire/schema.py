@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_p
 
 from pdk.errors import EngineError
 
+log = logging.getLogger(__name__)
 FORMAT = 2  # of the cache file; raise it when `reflect` changes
 GOOGLE = (any_pb2, duration_pb2, empty_pb2, timestamp_pb2, wrappers_pb2)
 
@@ -87,12 +89,21 @@ def load(cache: Path) -> Schema:
     except metadata.PackageNotFoundError as error:
         raise EngineError("pachyderm-sdk is not installed, so the Pachyderm API is not known; run `make setup`") from error
     file = cache / f"pachyderm-sdk-{version}-{FORMAT}.json"
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as temporary:
-            command = [sys.executable, "-m", "pdk.local.pachyderm.wire.reflect", temporary.name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise EngineError(f"pachyderm-sdk {version} could not be read as a specification: {done.stderr.strip()[-500:]}")
-        Path(temporary.name).rename(file)
+    try:
+        return Schema(json.loads(file.read_text()))
+    except FileNotFoundError:
+        pass
+    except (ValueError, LookupError, TypeError) as error:
+        log.warning("%s cannot be read (%r) and is made anew", file, error)
+    _reflect(cache, version, file)
     return Schema(json.loads(file.read_text()))
+
+
+def _reflect(cache: Path, version: str, file: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as temporary:
+        command = [sys.executable, "-P", "-m", "pdk.local.pachyderm.wire.reflect", temporary.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"pachyderm-sdk {version} could not be read as a specification: {done.stderr.strip()[-500:]}")
+    Path(temporary.name).rename(file)
