@@ -1,6 +1,6 @@
 """Stands in for the warm process in a benchmark: its trials speak the protocol of a trial and compute nothing.
 
-Run folders come one a line, as for `pdk.local.determined.zygote`, and each is started by the same launcher, in namespaces of its own.
+Run folders come one a line, as for `pdk.local.determined.runtime.zygote`; each is started by the same launcher, in namespaces of its own.
 """
 
 import http.client

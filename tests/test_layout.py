@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md that a program can check."""
 
 import ast
+import configparser
 import re
 import subprocess
 from pathlib import Path
@@ -19,6 +20,17 @@ def test_modules_and_functions_are_small():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > 60:
                 long.append(f"{path.name}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
     assert not long
+
+
+def test_every_package_stands_in_a_contract():
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    named = {line.strip() for section in contracts.values() for key in ("source_modules", "modules", "containers")
+             for line in section.get(key, "").splitlines()}  # fmt: skip
+    package = ROOT / "src" / "pdk"
+    tops = {path.stem for path in package.iterdir() if not path.name.startswith("_")}
+    rooms = {f"local.{path.stem}" for path in (package / "local").iterdir() if not path.name.startswith("_")}
+    assert {f"pdk.{name}" for name in (tops | rooms) - {"local.up", "demo"}} <= named  # those two put the parts together
 
 
 def test_every_module_says_why_it_exists():

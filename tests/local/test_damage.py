@@ -16,9 +16,9 @@ from flow.test_store_kill import Alone
 from local.test_versions import REPO, Store
 from pdk.errors import TemporaryError
 from pdk.local.kit.db import damage
-from pdk.local.pachyderm.service.inventory import missing
-from pdk.local.pachyderm.service.model import CommitRef
-from pdk.local.pachyderm.service.uploads import Upload
+from pdk.local.pachyderm.rules.model import CommitRef
+from pdk.local.pachyderm.runtime.inventory import missing
+from pdk.local.pachyderm.runtime.uploads import Upload
 from pdk.local.pachyderm.store.blobs import LARGE, Damaged
 from pdk.local.pachyderm.store.locations import find
 

@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdk.errors import PdkError, UserError
-from pdk.local.pachyderm.service.globs import compile_glob, replace
-from pdk.local.pachyderm.service.model import check_path, clean_path
+from pdk.local.pachyderm.rules.globs import compile_glob, replace
+from pdk.local.pachyderm.rules.model import check_path, clean_path
 
 
 @pytest.mark.parametrize(("given_", "cleaned"), [("a", "/a"), ("//a///b/", "/a/b"), ("/./a/.", "/a"), ("", "/"), ("/", "/")])

@@ -19,8 +19,9 @@ from conformance.pachyderm.test_logs import pach  # noqa: F401 - a fixture
 from conftest import Up, wait_until
 from flow.test_store_kill import Alone
 from pdk.local.kit import foreign, launcher, logs, process
-from pdk.local.kit.process import Spec, base_environment
-from pdk.local.kserve.service import predictor
+from pdk.local.kit.process import base_environment
+from pdk.local.kit.spec import Spec
+from pdk.local.kserve.runtime import predictor
 
 
 @pytest.fixture(params=["fifo", "link", "folder", "socket", "garbage", "list", "deep", "endless"])

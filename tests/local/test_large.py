@@ -14,9 +14,9 @@ import pytest
 from local.test_versions import REPO, Store
 from pdk.errors import EngineError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import commits, files
-from pdk.local.pachyderm.service.model import BranchRef, CommitRef
-from pdk.local.pachyderm.service.uploads import Upload
+from pdk.local.pachyderm.rules import commits, files
+from pdk.local.pachyderm.rules.model import BranchRef, CommitRef
+from pdk.local.pachyderm.runtime.uploads import Upload
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore, digest
 from pdk.local.pachyderm.store.schema import MIGRATIONS

@@ -13,7 +13,8 @@ import pytest
 
 from conftest import wait_until
 from pdk.local.kit import launcher, loopback, process
-from pdk.local.kit.process import Bind, Spec, base_environment
+from pdk.local.kit.process import base_environment
+from pdk.local.kit.spec import Bind, Spec
 
 LISTENERS = """
 import socket, threading, os

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdk.local.determined.service.scheduler import Waiting, choose, to_preempt
+from pdk.local.determined.rules.scheduler import Waiting, choose, to_preempt
 
 
 def order(candidates, held=None, free=100):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdk.errors import UserError
-from pdk.local.determined.service import hyperparameters, searcher_config, searchers
-from pdk.local.determined.service.searchers import Create, Searcher, Stop
+from pdk.local.determined.rules import hyperparameters, searcher_config, searchers
+from pdk.local.determined.rules.searchers import Create, Searcher, Stop
 
 SPACE = {
     "a": {"type": "double", "minval": 0.0, "maxval": 1.0},

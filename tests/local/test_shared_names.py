@@ -9,8 +9,8 @@ import pytest
 
 from pdk.engines.determined import Version
 from pdk.errors import UserError
-from pdk.local.determined.service import environment
-from pdk.local.pachyderm.service.layout import in_memory
+from pdk.local.determined.runtime import environment
+from pdk.local.pachyderm.runtime.layout import in_memory
 from pdk.train import arguments, experiment
 
 

@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pdk.errors import PdkError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import branches, check, commits, garbage, history, repos
-from pdk.local.pachyderm.service.model import BranchRef, CommitRef, RepoRef
-from pdk.local.pachyderm.service.uploads import Upload
+from pdk.local.pachyderm.rules import branches, commits, history, repos
+from pdk.local.pachyderm.rules.model import BranchRef, CommitRef, RepoRef
+from pdk.local.pachyderm.runtime import check, garbage
+from pdk.local.pachyderm.runtime.uploads import Upload
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.schema import MIGRATIONS

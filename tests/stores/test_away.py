@@ -4,7 +4,7 @@ import pytest
 
 from pdk.errors import TemporaryError
 from pdk.local.kit.web import free_ports
-from pdk.local.kserve.service.storage import S3Access, fetch
+from pdk.local.kserve.runtime.storage import S3Access, fetch
 from pdk.stores.s3 import S3Store
 
 

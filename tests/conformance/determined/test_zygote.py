@@ -19,7 +19,7 @@ FRESH = {"environment": {"environment_variables": ["PYTHONDONTWRITEBYTECODE=1"]}
 def zygotes(up):
     """PIDs of the warm processes of an installation's Determined server."""
     children = [child for pid in up.processes() for child in psutil.Process(pid).children()]
-    return {child.pid for child in children if "pdk.local.determined.zygote" in child.cmdline()}
+    return {child.pid for child in children if "pdk.local.determined.runtime.zygote" in child.cmdline()}
 
 
 @pytest.fixture

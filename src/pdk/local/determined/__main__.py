@@ -9,8 +9,9 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from pdk.local.determined.service import devices, experiments
-from pdk.local.determined.service.driver import Driver, Surroundings
+from pdk.local.determined.rules import experiments
+from pdk.local.determined.runtime import devices
+from pdk.local.determined.runtime.driver import Driver, Surroundings
 from pdk.local.determined.store.schema import MIGRATIONS
 from pdk.local.determined.wire.checkpoints import Checkpoints
 from pdk.local.determined.wire.cluster import Cluster

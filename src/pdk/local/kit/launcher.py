@@ -1,6 +1,6 @@
 """Start one program in namespaces of its own and leave behind what became of it. Standard library only.
 
-Run as ``python -I -S launcher.py RUN_DIR``; ``RUN_DIR/spec.json`` says what to start (`pdk.local.kit.process.Spec`). The launcher
+Run as ``python -I -S launcher.py RUN_DIR``; ``RUN_DIR/spec.json`` says what to start (`pdk.local.kit.spec.Spec`). The launcher
 detaches itself, writes ``started.json`` (pid, start time), makes the namespaces, runs the program and at its end renames
 ``exit.json`` into place, so that a server that was restarted meanwhile learns the same as one that was not. The program has no way into
 ``RUN_DIR``: what it writes there would be believed.

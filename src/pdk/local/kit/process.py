@@ -12,12 +12,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.errors import EngineError
 from pdk.local.kit import foreign, launcher
+from pdk.local.kit.spec import Bind, Spec
 
 LOST = 137  # exit code of a program that was killed together with its watcher
 
@@ -26,34 +27,6 @@ NAMESPACE_HELP = (
     "`sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0` "
     "(whichever of the two your kernel has), or run as root."
 )
-
-
-@dataclass(frozen=True)
-class Bind:
-    """`source` of the host as the program sees it at `target`; either may be a file or a folder."""
-
-    source: Path
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What to start: argv, its whole environment, working folder (inside), binds and a file for standard input.
-
-    `user` (a name or number, with ``:group`` after it) is whom it runs as, where this process may change that and the user exists.
-    Folders in `hide` are empty to it but for what is bound inside them: the installation's state, above all. With `loopback` it
-    listens on that interface only.
-    """
-
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    cwd: str = "/"
-    binds: Sequence[Bind] = field(default_factory=tuple)
-    stdin: Path | None = None
-    hide: Sequence[Path] = field(default_factory=tuple)
-    user: str = ""
-    loopback: bool = False
 
 
 @dataclass(frozen=True)

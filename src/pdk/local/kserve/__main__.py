@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 
 from pdk.local.kit import main, web
 from pdk.local.kit.db import Database
-from pdk.local.kserve.service import objects as service
-from pdk.local.kserve.service import pki
-from pdk.local.kserve.service.controller import Controller
-from pdk.local.kserve.service.kinds import CONFIG_MAP, NAMESPACE, RUNTIME, SECRET, SERVICE_ACCOUNT, ApiError
-from pdk.local.kserve.store import objects
+from pdk.local.kserve.rules import objects
+from pdk.local.kserve.rules.kinds import CONFIG_MAP, NAMESPACE, RUNTIME, SECRET, SERVICE_ACCOUNT, ApiError
+from pdk.local.kserve.runtime import pki
+from pdk.local.kserve.runtime.controller import Controller
+from pdk.local.kserve.store import table
 from pdk.local.kserve.wire.api import Api, status_body
 from pdk.settings import MODELS_NAMESPACE, Installation
 
@@ -55,27 +55,27 @@ def set_up(db: sqlite3.Connection, installation: Installation) -> None:
     secret = installation.secret()
     for name in ("default", MODELS_NAMESPACE):
         with contextlib.suppress(ApiError):
-            service.create(db, NAMESPACE, "", {"metadata": {"name": name}})
-    service.ensure(db, CONFIG_MAP, "default", {"metadata": {"name": "pdk-config"}, "data": config_map(installation)})
+            objects.create(db, NAMESPACE, "", {"metadata": {"name": name}})
+    objects.ensure(db, CONFIG_MAP, "default", {"metadata": {"name": "pdk-config"}, "data": config_map(installation)})
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in installation.pipeline_secret().items()}
-    service.ensure(db, SECRET, "default", {"metadata": {"name": "pipeline-secret"}, "type": "Opaque", "data": encoded})
+    objects.ensure(db, SECRET, "default", {"metadata": {"name": "pipeline-secret"}, "type": "Opaque", "data": encoded})
     keys = {name: base64.b64encode(secret.encode()).decode() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     notes = {
         "serving.kserve.io/s3-endpoint": f"{installation.host}:{installation.ports.s3}",
         "serving.kserve.io/s3-usehttps": "0",
         "serving.kserve.io/s3-region": "us-east-1",
     }
-    service.ensure(db, SECRET, MODELS_NAMESPACE, {"metadata": {"name": S3_SECRET, "annotations": notes}, "type": "Opaque", "data": keys})
+    objects.ensure(db, SECRET, MODELS_NAMESPACE, {"metadata": {"name": S3_SECRET, "annotations": notes}, "type": "Opaque", "data": keys})
     for account in ACCOUNTS:
-        if objects.get(db, SERVICE_ACCOUNT.resource, MODELS_NAMESPACE, account) is None:
-            service.create(db, SERVICE_ACCOUNT, MODELS_NAMESPACE, {"metadata": {"name": account}, "secrets": [{"name": S3_SECRET}]})
+        if table.get(db, SERVICE_ACCOUNT.resource, MODELS_NAMESPACE, account) is None:
+            objects.create(db, SERVICE_ACCOUNT, MODELS_NAMESPACE, {"metadata": {"name": account}, "secrets": [{"name": S3_SECRET}]})
     formats = [{"name": name, "autoSelect": True} for name in ("mar", "pytorch")]
     containers = [{"name": "kserve-container", "image": "pdk/serve"}]
     runtime = {
         "metadata": {"name": "pdk-mar"},
         "spec": {"supportedModelFormats": formats, "protocolVersions": ["v1", "v2"], "containers": containers},
     }
-    service.ensure(db, RUNTIME, "", runtime)
+    objects.ensure(db, RUNTIME, "", runtime)
 
 
 async def serve(installation: Installation) -> None:
@@ -84,7 +84,7 @@ async def serve(installation: Installation) -> None:
     address = f"{installation.host}:{installation.ports.kserve}"
     authority, certificate, key = pki.ensure(home, installation.host)
     pki.write_kubeconfig(installation.kubeconfig, f"https://{address}", authority, secret)
-    with Database(home / "kserve.sqlite", objects.MIGRATIONS) as db:
+    with Database(home / "kserve.sqlite", table.MIGRATIONS) as db:
         await db.write(partial(set_up, installation=installation))
         controller = Controller(db, home, installation.domain, installation.state)
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz", "/livez", "/readyz"), always=True)

@@ -16,14 +16,14 @@ from pdk.local.kit import logs, main, web
 from pdk.local.kit.db import Database
 from pdk.local.kit.grpc_server import Answers
 from pdk.local.kit.http2 import Server
-from pdk.local.kit.process import Bind
 from pdk.local.kit.reach import Reach
-from pdk.local.pachyderm.service import repos
-from pdk.local.pachyderm.service.executor import Surroundings
-from pdk.local.pachyderm.service.inventory import Inventory
-from pdk.local.pachyderm.service.layout import in_memory
-from pdk.local.pachyderm.service.model import CommitRef
-from pdk.local.pachyderm.service.worker import Worker
+from pdk.local.kit.spec import Bind
+from pdk.local.pachyderm.rules import repos
+from pdk.local.pachyderm.rules.model import CommitRef
+from pdk.local.pachyderm.runtime.executor import Surroundings
+from pdk.local.pachyderm.runtime.inventory import Inventory
+from pdk.local.pachyderm.runtime.layout import in_memory
+from pdk.local.pachyderm.runtime.worker import Worker
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.schema import MIGRATIONS
 from pdk.local.pachyderm.wire import admin, rpc, s3, schema

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import experiments, registry, retention
+from pdk.local.determined.rules import experiments, registry, retention
 from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, page
 

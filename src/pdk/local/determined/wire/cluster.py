@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import AuthError, NotSupported
-from pdk.local.determined.service import experiments, storage, workspaces
-from pdk.local.determined.service.driver import Driver
+from pdk.local.determined.rules import experiments, storage, workspaces
+from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
 from pdk.local.kit.db import Database

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import config, continuation, experiments, registry, retention, workspaces
+from pdk.local.determined.rules import config, continuation, experiments, registry, retention, workspaces
 from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, Messages, page, stamp
 

@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
-from pdk.local.determined.service import experiments
-from pdk.local.determined.service.driver import Driver
+from pdk.local.determined.rules import experiments
+from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.messages import Json, Messages
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body

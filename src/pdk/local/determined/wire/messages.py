@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pdk.local.determined.service import config, experiments, metrics, registry, searchers, summaries, workspaces
+from pdk.local.determined.rules import config, experiments, metrics, registry, searchers, summaries, workspaces
 
 Json = dict[str, Any]
 T = TypeVar("T")

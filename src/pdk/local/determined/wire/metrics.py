@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import UserError
-from pdk.local.determined.service import experiments, metrics
+from pdk.local.determined.rules import experiments, metrics
 from pdk.local.determined.wire.http import Handlers
 from pdk.local.determined.wire.messages import Json, stamp
 

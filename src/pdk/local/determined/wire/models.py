@@ -9,7 +9,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.local.determined.service import registry
+from pdk.local.determined.rules import registry
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json, page
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.service import experiments, metrics, registry, search, searchers
+from pdk.local.determined.rules import experiments, metrics, registry, search, searchers
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import Conflict, UserError
-from pdk.local.determined.service import registry
+from pdk.local.determined.rules import registry
 from pdk.local.determined.wire.http import Handlers, body
 from pdk.local.determined.wire.messages import Json, page
 

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import UserError
-from pdk.local.determined.service import experiments
+from pdk.local.determined.rules import experiments
 from pdk.local.determined.wire.http import Driven, number
 from pdk.local.determined.wire.messages import Json, page, stamp
 from pdk.local.kit import logs

@@ -7,7 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.local.determined.service import workspaces
+from pdk.local.determined.rules import workspaces
 from pdk.local.determined.wire.http import Handlers, body, number
 from pdk.local.determined.wire.messages import Json, page
 

@@ -1,0 +1,1 @@
+"""Bytes and messages of clients to what `rules` and `runtime` take, and their answers back."""

@@ -17,10 +17,8 @@ from starlette.routing import Route
 from pdk.local.kit import logs
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import TooLarge, read_body
-from pdk.local.kserve.service import objects as service
-from pdk.local.kserve.service import patch, select
-from pdk.local.kserve.service.controller import Controller
-from pdk.local.kserve.service.kinds import (
+from pdk.local.kserve.rules import objects, patch, select
+from pdk.local.kserve.rules.kinds import (
     ISVC,
     KINDS,
     MADE_HERE,
@@ -32,7 +30,8 @@ from pdk.local.kserve.service.kinds import (
     details,
     unsupported_media,
 )
-from pdk.local.kserve.store import objects
+from pdk.local.kserve.runtime.controller import Controller
+from pdk.local.kserve.store import table
 from pdk.local.kserve.wire import discovery, protobuf
 
 log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class Api:
     # reading
 
     def _answer(self, request: Request, kind: Kind, bodies: list[Json], *, single: bool) -> Response:
-        version = str(objects.version(self.db.reader))
+        version = str(table.version(self.db.reader))
         if "as=Table" in request.headers.get("accept", ""):
             include = request.query_params.get("includeObject", "Metadata")
             return JSONResponse(select.table(kind, bodies, version, include=include))
@@ -146,7 +145,7 @@ class Api:
 
     async def get(self, request: Request, kind: Kind) -> Response:
         """One object."""
-        found = service.get(self.db.reader, kind, request.path_params.get("namespace", ""), request.path_params["name"])
+        found = objects.get(self.db.reader, kind, request.path_params.get("namespace", ""), request.path_params["name"])
         return self._answer(request, kind, [found], single=True)
 
     def _test(self, request: Request) -> select.Test:
@@ -162,7 +161,7 @@ class Api:
                 what = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
                 raise ApiError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: sendInitialEvents: Forbidden: {what}', {})
             return StreamingResponse(self._watch(request, kind, namespace, test), media_type="application/json")
-        found = [body for body in objects.listing(self.db.reader, kind.resource, namespace) if test(body)]
+        found = [body for body in table.listing(self.db.reader, kind.resource, namespace) if test(body)]
         return self._answer(request, kind, found, single=False)
 
     async def _watch(self, request: Request, kind: Kind, namespace: str, test: select.Test) -> AsyncIterator[bytes]:
@@ -175,17 +174,17 @@ class Api:
         given = request.query_params.get("resourceVersion") or "0"
         after = int(given)
         if after == 0:
-            after = objects.version(self.db.reader)
-            for body in objects.listing(self.db.reader, kind.resource, namespace):
+            after = table.version(self.db.reader)
+            for body in table.listing(self.db.reader, kind.resource, namespace):
                 if test(body):
                     yield line("ADDED", body)
         limit = float(request.query_params.get("timeoutSeconds") or WATCH_S)
         try:
             async with asyncio.timeout(limit):
                 async for _ in self.db.changes.watch():
-                    events = objects.since(self.db.reader, kind.resource, namespace, after)
+                    events = table.since(self.db.reader, kind.resource, namespace, after)
                     if events is None:
-                        newest = objects.version(self.db.reader)
+                        newest = table.version(self.db.reader)
                         gone = ApiError(410, "Expired", f"too old resource version: {after} ({newest})").status()
                         yield json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n"
                         return
@@ -199,7 +198,7 @@ class Api:
     async def pod_log(self, request: Request, kind: Kind) -> Response:
         """What a predictor's process printed."""
         namespace, name = request.path_params["namespace"], request.path_params["name"]
-        service.get(self.db.reader, kind, namespace, name)
+        objects.get(self.db.reader, kind, namespace, name)
         path, ended = self.controller.pod_log(namespace, name)
         query = request.query_params
         if query.get("follow") == "true":
@@ -241,14 +240,14 @@ class Api:
     async def create(self, request: Request, kind: Kind) -> Response:
         """POST."""
         body, namespace = await self._body(request), request.path_params.get("namespace", "")
-        made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
+        made = await self._write(partial(objects.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
         return JSONResponse(made, 201)
 
     async def _change(self, request: Request, kind: Kind, edit: Callable[[Json], Any]) -> Response:
         namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
         status = request.url.path.endswith("/status")
         made = await self._write(
-            partial(service.change, kind=kind, namespace=namespace, name=name, edit=edit, status=status, **self._asked(request))
+            partial(objects.change, kind=kind, namespace=namespace, name=name, edit=edit, status=status, **self._asked(request))
         )
         return JSONResponse(made)
 
@@ -275,8 +274,8 @@ class Api:
     async def _apply(self, request: Request, kind: Kind) -> Response:
         """Server-side apply: the object is made, or what is sent is merged into it; nobody keeps who owns which field."""
         body, namespace = await self._body(request), request.path_params.get("namespace", "")
-        if objects.get(self.db.reader, kind.resource, namespace, request.path_params["name"]) is None:
-            made = await self._write(partial(service.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
+        if table.get(self.db.reader, kind.resource, namespace, request.path_params["name"]) is None:
+            made = await self._write(partial(objects.create, kind=kind, namespace=namespace, body=body, **self._asked(request)))
             return JSONResponse(made, 201)
         return await self._change(request, kind, lambda present: patch.apply(kind, present, body, patch.MERGE))
 
@@ -284,11 +283,11 @@ class Api:
         """DELETE of one."""
         options = await self._body(request)
         namespace, name = request.path_params.get("namespace", ""), request.path_params["name"]
-        work = partial(service.delete, kind=kind, namespace=namespace, name=name, options=options, dry_run=self._asked(request)["dry_run"])
+        work = partial(objects.delete, kind=kind, namespace=namespace, name=name, options=options, dry_run=self._asked(request)["dry_run"])
         gone = await self._write(work)
         if kind is ISVC:  # its controller holds it with a finalizer: the answer is the object that goes
             return JSONResponse(
-                {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": service.now(), "deletionGracePeriodSeconds": 0}}
+                {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": objects.now(), "deletionGracePeriodSeconds": 0}}
             )
         answer = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
@@ -299,7 +298,7 @@ class Api:
     async def delete_all(self, request: Request, kind: Kind) -> Response:
         """DELETE of what a list would show."""
         namespace, test = request.path_params.get("namespace", ""), self._test(request)
-        found = [body for body in objects.listing(self.db.reader, kind.resource, namespace) if test(body)]
+        found = [body for body in table.listing(self.db.reader, kind.resource, namespace) if test(body)]
         for body in found:
-            await self._write(partial(service.delete, kind=kind, namespace=namespace, name=body["metadata"]["name"]))
+            await self._write(partial(objects.delete, kind=kind, namespace=namespace, name=body["metadata"]["name"]))
         return self._answer(request, kind, found, single=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdk.local.kserve.service.kinds import KINDS, Json, Kind
+from pdk.local.kserve.rules.kinds import KINDS, Json, Kind
 
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 VERSION: Json = {

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from pdk.local.kserve.service.kinds import Json, unsupported_media
+from pdk.local.kserve.rules.kinds import Json, unsupported_media
 
 MAGIC = b"k8s\0"
 MEDIA = "application/vnd.kubernetes.protobuf"

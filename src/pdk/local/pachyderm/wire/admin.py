@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from pdk.errors import NotFound, PdkError, UserError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import check, garbage, repos
-from pdk.local.pachyderm.service.model import CommitRef, RepoRef
-from pdk.local.pachyderm.service.uploads import Upload, blob_of
+from pdk.local.pachyderm.rules import repos
+from pdk.local.pachyderm.rules.model import CommitRef, RepoRef
+from pdk.local.pachyderm.runtime import check, garbage
+from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store.blobs import BlobStore, Damaged
 from pdk.local.pachyderm.wire.s3_read import begun
 

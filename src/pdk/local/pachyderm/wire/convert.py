@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.local.pachyderm.service import commits, datums, inputs, jobs, pipelines, repos, specs
-from pdk.local.pachyderm.service.model import USER, Branch, BranchRef, Commit, CommitRef, RepoRef
+from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs
+from pdk.local.pachyderm.rules.model import USER, Branch, BranchRef, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.wire.schema import Schema
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from google.protobuf import json_format
 
-from pdk.local.pachyderm.service.model import Refused
+from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.wire.convert import Message
 
 LIMIT_S = 10.0  # as the engine has it

@@ -12,9 +12,10 @@ from functools import partial
 from pdk.errors import NotFound
 from pdk.local.kit.db import Database
 from pdk.local.kit.reach import Reach
-from pdk.local.pachyderm.service import check, commits, file_sets, files, globs, repos, urls
-from pdk.local.pachyderm.service.model import Commit, CommitRef, Refused, clean_path
-from pdk.local.pachyderm.service.uploads import Upload, blob_of
+from pdk.local.pachyderm.rules import commits, file_sets, files, globs, repos
+from pdk.local.pachyderm.rules.model import Commit, CommitRef, Refused, clean_path
+from pdk.local.pachyderm.runtime import check, urls
+from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import EMPTY

@@ -14,9 +14,9 @@ from google.protobuf import json_format
 
 from pdk.errors import NotFound, UserError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import commits, datums, inputs, jobs, pipelines, repos, specs, templates
-from pdk.local.pachyderm.service.model import CommitRef, Refused
-from pdk.local.pachyderm.service.worker import Worker
+from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs, templates
+from pdk.local.pachyderm.rules.model import CommitRef, Refused
+from pdk.local.pachyderm.runtime.worker import Worker
 from pdk.local.pachyderm.wire import filters
 from pdk.local.pachyderm.wire.convert import Converter, Message, commit_ref, to_dict
 from pdk.local.pachyderm.wire.schema import Schema

@@ -14,9 +14,9 @@ from pathlib import Path
 from pdk.errors import Conflict, NotFound, UserError
 from pdk.local.kit import logs
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import datums, jobs, pipelines, repos
-from pdk.local.pachyderm.service.model import check_name
-from pdk.local.pachyderm.service.worker import Worker
+from pdk.local.pachyderm.rules import datums, jobs, pipelines, repos
+from pdk.local.pachyderm.rules.model import check_name
+from pdk.local.pachyderm.runtime.worker import Worker
 from pdk.local.pachyderm.wire.convert import Message
 from pdk.local.pachyderm.wire.pps import find_job, matches
 from pdk.local.pachyderm.wire.schema import Schema

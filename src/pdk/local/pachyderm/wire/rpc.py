@@ -9,8 +9,8 @@ from typing import Any
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
 from pdk.local.kit.grpc_server import Code, Method, Status
-from pdk.local.pachyderm.service import repos
-from pdk.local.pachyderm.service.model import Refused
+from pdk.local.pachyderm.rules import repos
+from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.wire import schema
 from pdk.local.pachyderm.wire.schema import Schema
 from pdk.settings import is_loopback

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from pdk.errors import PdkError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import commits
-from pdk.local.pachyderm.service.model import Commit, CommitRef
+from pdk.local.pachyderm.rules import commits
+from pdk.local.pachyderm.rules.model import Commit, CommitRef
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.wire.s3_common import S3Error, element, parse_bucket, xml
 from pdk.local.pachyderm.wire.s3_read import Reads

@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 from starlette.responses import Response
 
-from pdk.local.pachyderm.service import repos
-from pdk.local.pachyderm.service.model import COMMIT_ID, CommitRef, RepoRef
+from pdk.local.pachyderm.rules import repos
+from pdk.local.pachyderm.rules.model import COMMIT_ID, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.wire.convert import shown_hash
 

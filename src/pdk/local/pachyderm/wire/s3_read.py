@@ -13,8 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from pdk.errors import NotFound, PdkError
 from pdk.local.kit.db import Database
-from pdk.local.pachyderm.service import commits, files, repos
-from pdk.local.pachyderm.service.model import USER, Commit, CommitRef, RepoRef
+from pdk.local.pachyderm.rules import commits, files, repos
+from pdk.local.pachyderm.rules.model import USER, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import Blob, find

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from pdk.errors import Conflict, NotFound
 from pdk.local.kit.db import Database
 from pdk.local.kit.web import read_body
-from pdk.local.pachyderm.service import branches, commits, files, repos
-from pdk.local.pachyderm.service.model import BranchRef, Commit, CommitRef, Refused, check_path
-from pdk.local.pachyderm.service.uploads import Upload, blob_of
+from pdk.local.pachyderm.rules import branches, commits, files, repos
+from pdk.local.pachyderm.rules.model import BranchRef, Commit, CommitRef, Refused, check_path
+from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.incoming import Incoming

@@ -1,0 +1,78 @@
+"""What trials report: kept by group and steps."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pdk.errors import UserError, WrongState
+from pdk.local.determined.rules import search, searchers
+from pdk.local.determined.rules.experiments import Experiment, Trial, get, trial
+
+Connection = sqlite3.Connection
+VALIDATION = "validation"  # the group of metrics that searchers look at
+
+
+def add(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
+    """Record metrics. Several reports for the same steps add up; one that was repeated (a retry) is no news to the searcher.
+
+    A trial that resumes reports again what came after its checkpoint: that replaces what an earlier run had reported.
+
+    Raises:
+        WrongState: it is another run's, which has ended.
+        UserError: a metric of these steps was reported already, with another value.
+    """
+    found = trial(db, trial_id)
+    if run and run != found.run:
+        raise WrongState(f"invalid run id {run}: trial {trial_id} is in its run {found.run}")
+    values, batch = metrics.get("avgMetrics") or {}, metrics.get("batchMetrics")
+    old = db.execute("SELECT run, metrics FROM metric WHERE trial = ? AND grp = ? AND steps = ?", (trial_id, group, steps)).fetchone()
+    if old and old["run"] == run:
+        before = json.loads(old["metrics"])
+        if conflicting := sorted(key for key in values.keys() & before.keys() if values[key] != before[key]):
+            raise UserError(f"overwriting existing metric keys is not supported, conflicting key: {conflicting[0]} (at {steps} steps)")
+        if values.keys() <= before.keys():
+            return
+        values = {**before, **values}
+    if group == VALIDATION and not old:
+        search.validated(db, trial_id, values)
+    row = (trial_id, group, steps, run, json.dumps(values), json.dumps(batch) if batch else None, time.time())
+    db.execute("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def of_trial(db: Connection, trial_id: int, group: str = "") -> list[sqlite3.Row]:
+    """A trial's metrics in their order."""
+    sql = "SELECT * FROM metric WHERE trial = ? AND (?2 = '' OR grp = ?2) ORDER BY steps, grp"
+    return db.execute(sql, (trial_id, group)).fetchall()
+
+
+def steps(db: Connection, trial_id: int) -> int:
+    """How far a trial has trained, as its metrics say."""
+    return int(db.execute("SELECT coalesce(max(steps), 0) FROM metric WHERE trial = ?", (trial_id,)).fetchone()[0])
+
+
+def validations(db: Connection, found: Trial) -> tuple[sqlite3.Row | None, sqlite3.Row | None]:
+    """A trial's latest validation metrics, and its best ones by the searcher's metric."""
+    rows = of_trial(db, found.id, VALIDATION)
+    if not rows:
+        return None, None
+    searcher = get(db, found.experiment).config["searcher"]
+    ranked = [(value, row) for row in rows if (value := searchers.metric_of(searcher, row["metrics"])) is not None]
+    choose = min if searcher["smaller_is_better"] else max
+    return rows[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def best_validation(db: Connection, experiment: Experiment) -> float | None:
+    """The best value of the searcher's metric so far."""
+    sql = "SELECT m.metrics FROM metric m JOIN trial t ON m.trial = t.id WHERE t.experiment = ? AND m.grp = ?"
+    found = (
+        searchers.metric_of(experiment.config["searcher"], row["metrics"])
+        for row in db.execute(sql, (experiment.id, VALIDATION)).fetchall()
+    )
+    values = [value for value in found if value is not None]
+    if not values:
+        return None
+    return min(values) if experiment.config["searcher"]["smaller_is_better"] else max(values)

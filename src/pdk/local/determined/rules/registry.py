@@ -1,0 +1,246 @@
+"""Checkpoints, models and their versions."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pdk.errors import Conflict, NotFound, UserError, WrongState
+from pdk.local.determined.rules import experiments, searchers, workspaces
+from pdk.local.kit.db import one
+
+Connection = sqlite3.Connection
+
+
+def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
+    """Record a checkpoint as a trial reports it; a repeated report changes nothing.
+
+    Raises:
+        UserError: its name is no UUID.
+    """
+    try:
+        name = str(UUID(str(report.get("uuid"))))  # it becomes the name of a folder
+    except ValueError as error:
+        raise UserError(f"uuid: {report.get('uuid')!r} is no UUID") from error
+    trial = experiments.trial_of_task(db, report["taskId"])
+    metadata = report.get("metadata") or {}
+    reported = report.get("reportTime")
+    when = datetime.fromisoformat(reported).timestamp() if reported else time.time()
+    db.execute(
+        "INSERT INTO checkpoint (uuid, trial, allocation, state, steps, metadata, resources, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (uuid) DO NOTHING",
+        (
+            name, trial.id, report.get("allocationId") or "", str(report.get("state", "STATE_COMPLETED")),
+            int(metadata.get("steps_completed") or 0), json.dumps(metadata), json.dumps(report.get("resources") or {}), when,
+        ),
+    )  # fmt: skip
+
+
+def checkpoint(db: Connection, uuid: str) -> sqlite3.Row:
+    """A checkpoint.
+
+    Raises:
+        NotFound: there is none of that UUID.
+    """
+    return one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found")
+
+
+def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[sqlite3.Row]:
+    """Checkpoints of a trial or of an experiment, oldest first."""
+    sql = (
+        "SELECT c.* FROM checkpoint c JOIN trial t ON c.trial = t.id "
+        "WHERE (?1 IS NULL OR c.trial = ?1) AND (?2 IS NULL OR t.experiment = ?2) ORDER BY c.reported"
+    )
+    return db.execute(sql, (trial, experiment)).fetchall()
+
+
+def checkpoint_at(db: Connection, trial: int, steps: int) -> sqlite3.Row | None:
+    """The checkpoint that a trial made after so many steps, while it is whole."""
+    sql = "SELECT * FROM checkpoint WHERE trial = ? AND steps = ? AND state = 'STATE_COMPLETED' ORDER BY reported DESC LIMIT 1"
+    row: sqlite3.Row | None = db.execute(sql, (trial, steps)).fetchone()
+    return row
+
+
+def latest_checkpoint(db: Connection, trial: int) -> sqlite3.Row | None:
+    """The one that a trial goes on from."""
+    sql = "SELECT * FROM checkpoint WHERE trial = ? AND state = 'STATE_COMPLETED' ORDER BY steps DESC, reported DESC LIMIT 1"
+    row: sqlite3.Row | None = db.execute(sql, (trial,)).fetchone()
+    return row
+
+
+def choose_source(db: Connection, searcher: dict[str, Any]) -> None:
+    """Find the checkpoint that a searcher's trials start from: the latest one where a trial is named.
+
+    Raises:
+        NotFound: there is no such checkpoint or trial, or the trial has none.
+    """
+    if searcher.get("source_checkpoint_uuid"):
+        checkpoint(db, searcher["source_checkpoint_uuid"])
+    elif number := searcher.get("source_trial_id"):
+        experiments.trial(db, number)
+        latest = latest_checkpoint(db, number)
+        if latest is None:
+            raise NotFound(f"searcher.source_trial_id: trial {number} has no checkpoint")
+        searcher["source_checkpoint_uuid"] = latest["uuid"]
+
+
+def validation_of(db: Connection, row: sqlite3.Row) -> sqlite3.Row | None:
+    """The validation metrics at a checkpoint's step (joined when read: either may be reported first)."""
+    sql = "SELECT * FROM metric WHERE trial = ? AND grp = 'validation' AND steps = ?"
+    found: sqlite3.Row | None = db.execute(sql, (row["trial"], row["steps"])).fetchone()
+    return found
+
+
+def sort_by_metric(db: Connection, experiment: experiments.Experiment, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Best first by the searcher's metric; those without one last."""
+    sign = 1 if experiment.config["searcher"]["smaller_is_better"] else -1
+
+    def key(row: sqlite3.Row) -> tuple[bool, float]:
+        validation = validation_of(db, row)
+        value = searchers.metric_of(experiment.config["searcher"], validation["metrics"]) if validation else None
+        return value is None, sign * (value or 0.0)
+
+    return sorted(rows, key=key)
+
+
+def template(db: Connection, name: str) -> sqlite3.Row:
+    """A config template.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    return one(
+        db, "SELECT * FROM template WHERE name = ?", (name,), f"template {name!r} not found; `det template list` shows which there are"
+    )
+
+
+def _check_model_name(name: str) -> None:
+    if not name or "/" in name or name.isdecimal():  # clients put it into a path, where a number means another thing
+        raise UserError(f"model name {name!r}: a name without '/' that is not a number is required")
+
+
+def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
+    """A new model.
+
+    Raises:
+        Conflict: the name is taken.
+        UserError: no name, or one with a slash (clients put it into a path).
+    """
+    name = str(body.get("name") or "")
+    _check_model_name(name)
+    workspace = workspaces.by_name(db, body["workspaceName"])["id"] if body.get("workspaceName") else workspaces.FIRST
+    _check_untaken(db, name)
+    now = time.time()
+    db.execute(
+        "INSERT INTO model (workspace, name, description, notes, labels, metadata, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            workspace, name, body.get("description") or "", body.get("notes") or "", json.dumps(body.get("labels") or []),
+            json.dumps(body.get("metadata") or {}), now, now,
+        ),
+    )  # fmt: skip
+    return model(db, name)
+
+
+def model(db: Connection, name_or_id: str) -> sqlite3.Row:
+    """A model by its name, or its number where no model has that name.
+
+    Raises:
+        NotFound: neither.
+    """
+    sql = "SELECT * FROM model WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC"
+    values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() else 0)
+    return one(db, sql, values, f"model {name_or_id!r} not found")
+
+
+def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
+    """Set the fields of a model that `body` carries.
+
+    Raises:
+        Conflict: the name is taken.
+        WrongState: it is archived.
+    """
+    found = db.execute("SELECT * FROM model WHERE id = ?", (pk,)).fetchone()
+    if found["archived"]:
+        raise WrongState(f"model {found['name']!r} is archived; unarchive it first")
+    if body.get("name") is not None and body["name"] != found["name"]:
+        _check_model_name(str(body["name"]))
+        _check_untaken(db, str(body["name"]))
+    change(db, "model", pk, body, ("name", "description", "notes"))
+    if body.get("workspaceName"):
+        move_model(db, pk, workspaces.by_name(db, body["workspaceName"])["id"])
+    elif body.get("workspaceId"):
+        move_model(db, pk, int(body["workspaceId"]))
+
+
+def _check_untaken(db: Connection, name: str) -> None:
+    if db.execute("SELECT 1 FROM model WHERE name = ?", (name,)).fetchone():
+        raise Conflict(f"a model with name {name!r} already exists; get it, or choose another name")
+
+
+def change(db: Connection, table: str, pk: int, body: Mapping[str, Any], text: tuple[str, ...]) -> None:
+    """Set the fields of a model or version that `body` carries."""
+    assert table in ("model", "version"), table
+    for key in text:
+        if body.get(key) is not None:
+            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (str(body[key]), pk))
+    for key in ("labels", "metadata"):
+        if body.get(key) is not None:
+            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (json.dumps(body[key]), pk))
+    db.execute(f"UPDATE {table} SET updated = ? WHERE id = ?", (time.time(), pk))
+
+
+def move_model(db: Connection, pk: int, workspace: int) -> None:
+    """Put a model into another workspace.
+
+    Raises:
+        NotFound: there is no such workspace.
+    """
+    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspaces.workspace(db, workspace)["id"], pk))
+
+
+def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sqlite3.Row:
+    """Register a checkpoint as the model's next version.
+
+    Raises:
+        Conflict: a version of that name exists already (so that a repeated call cannot make a second one).
+    """
+    owner = model(db, model_name)
+    source = checkpoint(db, str(body.get("checkpointUuid") or ""))
+    if source["state"] != "STATE_COMPLETED":
+        raise WrongState(f"checkpoint {source['uuid']} is {source['state']}; only completed checkpoints can be registered")
+    name = body.get("name") or ""
+    if name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner["id"], name)).fetchone():
+        raise Conflict(f"model {owner['name']!r} has a version named {name!r} already")
+    number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM version WHERE model = ?", (owner["id"],)).fetchone()[0]
+    now = time.time()
+    db.execute(
+        "INSERT INTO version (model, number, checkpoint, name, comment, notes, labels, metadata, created, updated) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            owner["id"], number, source["uuid"], name, body.get("comment") or "", body.get("notes") or "",
+            json.dumps(body.get("labels") or []), json.dumps(body.get("metadata") or {}), now, now,
+        ),
+    )  # fmt: skip
+    db.execute("UPDATE model SET updated = ? WHERE id = ?", (now, owner["id"]))
+    return version(db, owner["id"], number)
+
+
+def version(db: Connection, model_id: int, number: int) -> sqlite3.Row:
+    """A version by its number.
+
+    Raises:
+        NotFound: the model has none of that number.
+    """
+    return one(
+        db, "SELECT * FROM version WHERE model = ? AND number = ?", (model_id, number), f"version {number} of model {model_id} not found"
+    )
+
+
+def versions(db: Connection, model_id: int) -> list[sqlite3.Row]:
+    """A model's versions, newest first."""
+    return db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()

@@ -1,0 +1,164 @@
+"""Workspaces and their projects, in which experiments and models are."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from pdk.errors import Conflict, UserError, WrongState
+from pdk.local.kit.db import one
+
+Connection = sqlite3.Connection
+FIRST = 1  # the number of the workspace, and of the project in it, that always exist
+
+
+def by_name(db: Connection, name: str) -> sqlite3.Row:
+    """A workspace.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    return one(
+        db, "SELECT * FROM workspace WHERE name = ?", (name,), f"workspace {name!r} not found; create it with `det workspace create {name}`"
+    )
+
+
+def workspace(db: Connection, id_: int) -> sqlite3.Row:
+    """A workspace by its number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return one(db, "SELECT * FROM workspace WHERE id = ?", (id_,), f"workspace {id_} not found")
+
+
+def project(db: Connection, id_: int) -> sqlite3.Row:
+    """A project by its number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return one(db, "SELECT * FROM project WHERE id = ?", (id_,), f"project {id_} not found")
+
+
+def projects(db: Connection, workspace_id: int) -> list[sqlite3.Row]:
+    """A workspace's projects."""
+    return db.execute("SELECT * FROM project WHERE workspace = ? ORDER BY id", (workspace(db, workspace_id)["id"],)).fetchall()
+
+
+def project_for(db: Connection, config: Mapping[str, Any], project_id: int | None) -> int:
+    """The project that an experiment goes into: the given one, else the one that its config names, else Uncategorized.
+
+    Raises:
+        NotFound: it does not exist.
+        WrongState: it, or its workspace, is archived.
+    """
+    if project_id:
+        found = project(db, project_id)
+    elif not config.get("workspace") and not config.get("project"):
+        return FIRST
+    else:
+        owner = by_name(db, str(config.get("workspace") or "Uncategorized"))
+        name = str(config.get("project") or "Uncategorized")
+        missing = f"project {name!r} not found in workspace {owner['name']!r}; create it with `det project create`"
+        found = one(db, "SELECT * FROM project WHERE workspace = ? AND name = ?", (owner["id"], name), missing)
+    if found["archived"] or workspace(db, found["workspace"])["archived"]:
+        raise WrongState(f"project {found['name']!r} or its workspace is archived; unarchive it, or choose another one")
+    return int(found["id"])
+
+
+def create(db: Connection, name: str) -> sqlite3.Row:
+    """A new workspace.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    _check_name(db, name)
+    db.execute("INSERT INTO workspace (name) VALUES (?)", (name,))
+    return by_name(db, name)
+
+
+def _check_name(db: Connection, name: str) -> None:
+    if not name.strip():
+        raise UserError("a workspace needs a name")
+    if db.execute("SELECT 1 FROM workspace WHERE name = ?", (name,)).fetchone():
+        raise Conflict(f"workspace {name!r} already exists")
+
+
+def create_project(db: Connection, workspace_id: int, name: str, description: str) -> sqlite3.Row:
+    """A new project in a workspace.
+
+    Raises:
+        Conflict: the name is taken there.
+    """
+    _check_project_name(db, workspace(db, workspace_id)["id"], name)
+    sql = "INSERT INTO project (workspace, name, description) VALUES (?, ?, ?)"
+    return project(db, int(db.execute(sql, (workspace_id, name, description)).lastrowid or 0))
+
+
+def _check_project_name(db: Connection, workspace_id: int, name: str) -> None:
+    if not name.strip():
+        raise UserError("a project needs a name")
+    if db.execute("SELECT 1 FROM project WHERE workspace = ? AND name = ?", (workspace_id, name)).fetchone():
+        raise Conflict(f"project {name!r} already exists in that workspace")
+
+
+def change(db: Connection, id_: int, given: Mapping[str, Any]) -> sqlite3.Row:
+    """Rename a workspace."""
+    _check_mutable("workspace", workspace(db, id_))
+    if given.get("name") is not None and given["name"] != workspace(db, id_)["name"]:
+        _check_name(db, str(given["name"]))
+        db.execute("UPDATE workspace SET name = ? WHERE id = ?", (str(given["name"]), id_))
+    return workspace(db, id_)
+
+
+def change_project(db: Connection, id_: int, given: Mapping[str, Any]) -> sqlite3.Row:
+    """Set a project's name or description."""
+    found = project(db, id_)
+    _check_mutable("project", found)
+    if given.get("name") is not None and given["name"] != found["name"]:
+        _check_project_name(db, found["workspace"], str(given["name"]))
+        db.execute("UPDATE project SET name = ? WHERE id = ?", (str(given["name"]), id_))
+    if given.get("description") is not None:
+        db.execute("UPDATE project SET description = ? WHERE id = ?", (str(given["description"]), id_))
+    return project(db, id_)
+
+
+def archive(db: Connection, table: str, id_: int, *, wanted: bool) -> None:
+    """Put a workspace or project away, or back."""
+    _check_mutable(table, _READ[table](db, id_))
+    db.execute(f"UPDATE {table} SET archived = ? WHERE id = ?", (wanted, id_))
+
+
+def delete(db: Connection, table: str, id_: int) -> None:
+    """Remove a workspace or project.
+
+    Raises:
+        WrongState: something is in it.
+    """
+    _check_mutable(table, _READ[table](db, id_))
+    inside = (id_,) if table == "project" else tuple(row["id"] for row in projects(db, id_))
+    held = sum(count(db, number) for number in inside)
+    if held:
+        raise WrongState(f"{table} {id_} is not empty: {held} experiments are in it; move or delete them first")
+    if table == "workspace":
+        if db.execute("SELECT 1 FROM model WHERE workspace = ?", (id_,)).fetchone():
+            raise WrongState(f"workspace {id_} is not empty: models are in it; move or delete them first")
+        db.execute("DELETE FROM project WHERE workspace = ?", (id_,))
+        db.execute("DELETE FROM template WHERE workspace = ?", (id_,))
+    db.execute(f"DELETE FROM {table} WHERE id = ?", (id_,))
+
+
+def count(db: Connection, project_id: int, *, active: bool = False) -> int:
+    """How many experiments a project holds."""
+    more = " AND state = 'ACTIVE'" if active else ""
+    return int(db.execute(f"SELECT count(*) FROM experiment WHERE project = ?{more}", (project_id,)).fetchone()[0])
+
+
+def _check_mutable(table: str, row: sqlite3.Row) -> None:
+    if row["id"] == FIRST:
+        raise UserError(f"{table} {row['name']!r} is immutable: it always exists")
+
+
+_READ = {"workspace": workspace, "project": project}
