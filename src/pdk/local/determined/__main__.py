@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from pdk.local.determined.rules import experiments
+from pdk.local.determined.rules import experiments, sessions
 from pdk.local.determined.runtime import devices
 from pdk.local.determined.runtime.driver import Driver, Surroundings
 from pdk.local.determined.store.schema import MIGRATIONS
@@ -41,7 +41,7 @@ async def serve(installation: Installation) -> None:
             return None
 
         def ended(token: str) -> bool:
-            return db.reader.execute("SELECT 1 FROM ended_session WHERE token = ?", (token,)).fetchone() is not None
+            return sessions.is_ended(db.reader, token)
 
         around = Surroundings(
             f"http://{installation.host}:{installation.ports.determined}", cluster, tokens.trial, inherited(), installation.state

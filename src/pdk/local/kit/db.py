@@ -21,7 +21,8 @@ from pdk.errors import NotFound
 from pdk.local.kit.changes import Changes
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Connection = sqlite3.Connection  # by this name those know it who pass it on and ask it nothing themselves
+Work = Callable[[Connection], T]
 
 BUSY_TIMEOUT_S = 60.0  # another process (fsck, a second start) may hold the file for a while
 GROUP_LIMIT = 256  # writes that may share one sync; bounds how long the first of them waits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
@@ -12,13 +11,14 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from pdk.errors import Conflict
 from pdk.local.kit import logs, main, web
 from pdk.local.kit.db import Database
 from pdk.local.kit.grpc_server import Answers
 from pdk.local.kit.http2 import Server
 from pdk.local.kit.reach import Reach
 from pdk.local.kit.spec import Bind
-from pdk.local.pachyderm.rules import repos
+from pdk.local.pachyderm.rules import repos, secrets
 from pdk.local.pachyderm.rules.model import CommitRef
 from pdk.local.pachyderm.runtime.executor import Surroundings
 from pdk.local.pachyderm.runtime.inventory import Inventory
@@ -30,7 +30,8 @@ from pdk.local.pachyderm.wire import admin, rpc, s3, schema
 from pdk.local.pachyderm.wire.pfs import Pfs
 from pdk.local.pachyderm.wire.pfs_files import Files
 from pdk.local.pachyderm.wire.pps import Pps
-from pdk.local.pachyderm.wire.pps_logs import Logs, Secrets, secret_data
+from pdk.local.pachyderm.wire.pps_logs import Logs
+from pdk.local.pachyderm.wire.pps_secrets import Secrets
 from pdk.settings import Installation, is_loopback
 
 PIPELINE_SECRET = "pipeline-secret"
@@ -39,11 +40,10 @@ KUBE_FOLDER = "/run/pdk/kube"  # inside jobs
 
 def set_up(db: sqlite3.Connection, installation: Installation) -> None:
     """What a cluster's set-up creates: the default project and the secret that pipelines use."""
-    if not db.execute("SELECT 1 FROM project WHERE name = ?", (repos.DEFAULT_PROJECT,)).fetchone():
+    with contextlib.suppress(Conflict):
         repos.create_project(db, repos.DEFAULT_PROJECT, "", update=False)
     # the addresses may differ from those of the last start
-    row = (PIPELINE_SECRET, "Opaque", json.dumps(installation.pipeline_secret()))
-    db.execute("INSERT INTO secret VALUES (?, ?, ?, unixepoch()) ON CONFLICT DO UPDATE SET data = excluded.data", row)
+    secrets.put(db, PIPELINE_SECRET, "Opaque", installation.pipeline_secret())
 
 
 def job_environment(installation: Installation) -> dict[str, str]:
@@ -99,7 +99,7 @@ async def serve(installation: Installation) -> None:
             job_binds(installation),
             (installation.state, memory) if memory else (installation.state,),
             memory,
-            partial(secret_data, db.reader),
+            partial(secrets.data_of, db.reader),
             logs.Redactor(secret),
             partial(s3_buckets, db, blobs, secret),
             Reach(installation.urls, installation.egress),

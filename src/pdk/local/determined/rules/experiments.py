@@ -108,6 +108,11 @@ def listing(db: Connection) -> list[Experiment]:
     return [_experiment(row) for row in db.execute(f"SELECT {COLUMNS} FROM experiment ORDER BY id DESC").fetchall()]
 
 
+def labels(db: Connection) -> list[str]:
+    """Return the labels that experiments carry."""
+    return [row[0] for row in db.execute("SELECT DISTINCT value FROM experiment, json_each(experiment.labels) ORDER BY value").fetchall()]
+
+
 def context(db: Connection, id_: int) -> bytes:
     """The experiment's code as a .tar.gz."""
     get(db, id_)
@@ -240,6 +245,16 @@ def ending(db: Connection, trial_id: int) -> str:
     """How a trial, or all of its experiment, is to be ended; empty while it is not."""
     sql = "SELECT t.state, e.state FROM trial t JOIN experiment e ON t.experiment = e.id WHERE t.id = ?"
     return next((state for state in db.execute(sql, (trial_id,)).fetchone() if state in STOPPING), "")
+
+
+def acknowledge(db: Connection, trial_id: int) -> None:
+    """Note that a trial's program knows that it is to make room or to stop."""
+    db.execute("UPDATE trial SET acknowledged = 1 WHERE id = ?", (trial_id,))
+
+
+def note_early_exit(db: Connection, trial_id: int, reason: str) -> None:
+    """Note why a trial's program ends before its time."""
+    db.execute("UPDATE trial SET early_exit = ? WHERE id = ?", (reason, trial_id))
 
 
 def begin_run(db: Connection, id_: int, slots: Sequence[int]) -> Trial:

@@ -50,6 +50,11 @@ def checkpoint(db: Connection, uuid: str) -> sqlite3.Row:
     return one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found")
 
 
+def set_checkpoint_metadata(db: Connection, uuid: str, metadata: Mapping[str, Any]) -> None:
+    """Replace what users note of a checkpoint."""
+    db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (json.dumps(metadata), uuid))
+
+
 def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[sqlite3.Row]:
     """Checkpoints of a trial or of an experiment, oldest first."""
     sql = (
@@ -108,17 +113,6 @@ def sort_by_metric(db: Connection, experiment: experiments.Experiment, rows: lis
     return sorted(rows, key=key)
 
 
-def template(db: Connection, name: str) -> sqlite3.Row:
-    """A config template.
-
-    Raises:
-        NotFound: there is none of that name.
-    """
-    return one(
-        db, "SELECT * FROM template WHERE name = ?", (name,), f"template {name!r} not found; `det template list` shows which there are"
-    )
-
-
 def _check_model_name(name: str) -> None:
     if not name or "/" in name or name.isdecimal():  # clients put it into a path, where a number means another thing
         raise UserError(f"model name {name!r}: a name without '/' that is not a number is required")
@@ -155,6 +149,35 @@ def model(db: Connection, name_or_id: str) -> sqlite3.Row:
     sql = "SELECT * FROM model WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC"
     values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() else 0)
     return one(db, sql, values, f"model {name_or_id!r} not found")
+
+
+def model_by_id(db: Connection, pk: int) -> sqlite3.Row:
+    """Return a model by its number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return one(db, "SELECT * FROM model WHERE id = ?", (pk,), f"model {pk} not found")
+
+
+def models(db: Connection) -> list[sqlite3.Row]:
+    """Return all models, oldest first."""
+    return db.execute("SELECT * FROM model ORDER BY id").fetchall()
+
+
+def model_labels(db: Connection) -> list[str]:
+    """Return the labels that models carry."""
+    return [row[0] for row in db.execute("SELECT DISTINCT value FROM model, json_each(model.labels) ORDER BY value").fetchall()]
+
+
+def delete_model(db: Connection, pk: int) -> None:
+    """Forget a model with its versions; checkpoints stay."""
+    db.execute("DELETE FROM model WHERE id = ?", (pk,))
+
+
+def archive_model(db: Connection, pk: int, *, wanted: bool) -> None:
+    """Archive a model, or bring it back."""
+    db.execute("UPDATE model SET archived = ? WHERE id = ?", (wanted, pk))
 
 
 def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
@@ -244,3 +267,13 @@ def version(db: Connection, model_id: int, number: int) -> sqlite3.Row:
 def versions(db: Connection, model_id: int) -> list[sqlite3.Row]:
     """A model's versions, newest first."""
     return db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()
+
+
+def count_versions(db: Connection, model_id: int) -> int:
+    """Count the versions of a model."""
+    return int(db.execute("SELECT count(*) FROM version WHERE model = ?", (model_id,)).fetchone()[0])
+
+
+def delete_version(db: Connection, pk: int) -> None:
+    """Forget a version; its checkpoint stays."""
+    db.execute("DELETE FROM version WHERE id = ?", (pk,))

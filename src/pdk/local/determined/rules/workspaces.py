@@ -33,6 +33,11 @@ def workspace(db: Connection, id_: int) -> sqlite3.Row:
     return one(db, "SELECT * FROM workspace WHERE id = ?", (id_,), f"workspace {id_} not found")
 
 
+def listing(db: Connection) -> list[sqlite3.Row]:
+    """Return all workspaces, oldest first."""
+    return db.execute("SELECT * FROM workspace ORDER BY id").fetchall()
+
+
 def project(db: Connection, id_: int) -> sqlite3.Row:
     """A project by its number.
 

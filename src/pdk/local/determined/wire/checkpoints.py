@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import sqlite3
 import tarfile
@@ -89,8 +88,8 @@ class Checkpoints(Driven):
 
     async def checkpoint_metadata(self, request: Request) -> Json:
         uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
-        metadata = json.dumps((await body(request))["checkpoint"]["metadata"])
-        await self.db.write(lambda db: db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (metadata, uuid)))
+        metadata = (await body(request))["checkpoint"]["metadata"]
+        await self.db.write(partial(registry.set_checkpoint_metadata, uuid=uuid, metadata=metadata))
         return await self.get_checkpoint(request)
 
     async def download_checkpoint(self, request: Request) -> Response:

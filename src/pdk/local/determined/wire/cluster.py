@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import AuthError, NotSupported
-from pdk.local.determined.rules import experiments, storage, workspaces
+from pdk.local.determined.rules import experiments, sessions, storage, workspaces
 from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
@@ -43,13 +43,7 @@ class Cluster(Driven):
         ]
 
     async def logout(self, request: Request) -> Json:
-        token = bearer(request)
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM ended_session WHERE expires < ?", (time.time(),))
-            db.execute("INSERT OR IGNORE INTO ended_session VALUES (?, ?)", (token, time.time() + SESSION_S))
-
-        await self.db.write(work)
+        await self.db.write(partial(sessions.end, token=bearer(request), life_s=SESSION_S))
         return {}
 
     async def info(self, _request: Request) -> Json:

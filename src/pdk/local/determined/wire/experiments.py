@@ -6,9 +6,7 @@ import asyncio
 import base64
 import binascii
 import io
-import json
 import mimetypes
-import sqlite3
 import tarfile
 from collections.abc import Sequence
 from functools import partial
@@ -17,9 +15,10 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.rules import config, continuation, experiments, registry, retention, workspaces
+from pdk.local.determined.rules import config, continuation, experiments, registry, retention, templates, workspaces
 from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, Messages, page, stamp
+from pdk.local.kit.db import Connection
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it
@@ -100,8 +99,8 @@ class Experiments(Driven):
 
     async def create_experiment(self, request: Request) -> Json:
         given = await body(request)
-        template = registry.template(self.db.reader, given["template"])["config"] if given.get("template") else "{}"
-        parsed = config.parse(str(given.get("config") or ""), self.driver.checkpoints, len(self.driver.slots), json.loads(template))
+        template = templates.get(self.db.reader, given["template"]).config if given.get("template") else {}
+        parsed = config.parse(str(given.get("config") or ""), self.driver.checkpoints, len(self.driver.slots), template)
         parent = int(given.get("parentId") or 0) or None
         if parent:
             experiments.get(self.db.reader, parent)
@@ -112,7 +111,7 @@ class Experiments(Driven):
         else:
             archive = archive_of([])
 
-        def work(db: sqlite3.Connection) -> experiments.Experiment:
+        def work(db: Connection) -> experiments.Experiment:
             project = workspaces.project_for(db, parsed.content, int(given.get("projectId") or 0) or None)
             registry.choose_source(db, parsed.content["searcher"])
             found = experiments.create(
@@ -151,7 +150,7 @@ class Experiments(Driven):
     async def patch_experiment(self, request: Request) -> Json:
         changes, id_ = await body(request), number(request)
 
-        def work(db: sqlite3.Connection) -> experiments.Experiment:
+        def work(db: Connection) -> experiments.Experiment:
             if changes.get("resources"):
                 experiments.set_resources(db, id_, changes["resources"])
             if changes.get("checkpointStorage"):
@@ -163,13 +162,12 @@ class Experiments(Driven):
         return {"experiment": self.messages.experiment(found)}
 
     async def labels(self, _request: Request) -> Json:
-        rows = self.db.reader.execute("SELECT DISTINCT value FROM experiment, json_each(experiment.labels) ORDER BY value").fetchall()
-        return {"labels": [row[0] for row in rows]}
+        return {"labels": experiments.labels(self.db.reader)}
 
     async def label(self, request: Request, *, wanted: bool) -> Json:
         id_, label = number(request), request.path_params["label"]
 
-        def work(db: sqlite3.Connection) -> list[str]:
+        def work(db: Connection) -> list[str]:
             others = [entry for entry in experiments.get(db, id_).labels if entry != label]
             return experiments.update(db, id_, {"labels": [*others, label] if wanted else others}).labels
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pdk.local.determined.rules import config, experiments, metrics, registry, searchers, summaries, workspaces
+from pdk.local.kit.db import Connection
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -32,14 +33,14 @@ def page(items: Sequence[T], query: Any, render: Callable[[T], Any], key: str) -
 class Messages:
     """Renders records, reading what they refer to from `db`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self.db = db
 
     def experiment(self, found: experiments.Experiment) -> Json:
         """``v1Experiment``."""
         entries = experiments.trials(self.db, found.id)
-        project = self.db.execute("SELECT * FROM project WHERE id = ?", (found.project,)).fetchone()
-        workspace = self.db.execute("SELECT * FROM workspace WHERE id = ?", (project["workspace"],)).fetchone()
+        project = workspaces.project(self.db, found.project)
+        workspace = workspaces.workspace(self.db, project["workspace"])
         message: Json = {
             "id": found.id,
             "name": found.name,
@@ -156,7 +157,7 @@ class Messages:
 
     def model(self, row: sqlite3.Row) -> Json:
         """``v1Model``."""
-        count = self.db.execute("SELECT count(*) FROM version WHERE model = ?", (row["id"],)).fetchone()[0]
+        count = registry.count_versions(self.db, row["id"])
         return {
             "id": row["id"], "name": row["name"], "description": row["description"], "notes": row["notes"],
             "labels": json.loads(row["labels"]), "metadata": json.loads(row["metadata"]), "archived": bool(row["archived"]),
@@ -166,7 +167,7 @@ class Messages:
 
     def version(self, row: sqlite3.Row) -> Json:
         """``v1ModelVersion``."""
-        owner = self.db.execute("SELECT * FROM model WHERE id = ?", (row["model"],)).fetchone()
+        owner = registry.model_by_id(self.db, row["model"])
         return {
             "id": row["id"], "version": row["number"], "model": self.model(owner),
             "checkpoint": self.checkpoint(registry.checkpoint(self.db, row["checkpoint"])),

@@ -50,7 +50,7 @@ class Registry(Handlers):
         labels, description = set(query.getlist("labels")), (query.get("description") or "").lower()
         rows = [
             row
-            for row in self.db.reader.execute("SELECT * FROM model ORDER BY id").fetchall()
+            for row in registry.models(self.db.reader)
             if name in row["name"].lower()
             and (archived is None or bool(row["archived"]) == (archived == "true"))
             and labels <= set(json.loads(row["labels"]))
@@ -59,8 +59,7 @@ class Registry(Handlers):
         return page(rows[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else rows, query, self.messages.model, "models")
 
     async def labels(self, _request: Request) -> Json:
-        rows = self.db.reader.execute("SELECT DISTINCT value FROM model, json_each(model.labels) ORDER BY value").fetchall()
-        return {"labels": [row[0] for row in rows]}
+        return {"labels": registry.model_labels(self.db.reader)}
 
     def _model(self, request: Request) -> sqlite3.Row:
         return registry.model(self.db.reader, request.path_params["name"])
@@ -75,13 +74,11 @@ class Registry(Handlers):
         return {"model": self.messages.model(registry.model(self.db.reader, str(pk)))}
 
     async def delete_model(self, request: Request) -> Json:
-        pk = self._model(request)["id"]
-        await self.db.write(lambda db: db.execute("DELETE FROM model WHERE id = ?", (pk,)))
+        await self.db.write(partial(registry.delete_model, pk=self._model(request)["id"]))
         return {}
 
     async def archive_model(self, request: Request, flag: int) -> Json:
-        pk = self._model(request)["id"]
-        await self.db.write(lambda db: db.execute("UPDATE model SET archived = ? WHERE id = ?", (flag, pk)))
+        await self.db.write(partial(registry.archive_model, pk=self._model(request)["id"], wanted=bool(flag)))
         return {}
 
     async def move_model(self, request: Request) -> Json:
@@ -112,6 +109,5 @@ class Registry(Handlers):
         return await self.get_version(request)
 
     async def delete_version(self, request: Request) -> Json:
-        pk = self._version(request)["id"]
-        await self.db.write(lambda db: db.execute("DELETE FROM version WHERE id = ?", (pk,)))
+        await self.db.write(partial(registry.delete_version, pk=self._version(request)["id"]))
         return {}

@@ -71,7 +71,7 @@ class Tasks(Handlers):
 
     async def acknowledge(self, request: Request) -> Json:
         trial = experiments.trial_of_allocation(self.db.reader, request.path_params["allocation"])
-        await self.db.write(lambda db: db.execute("UPDATE trial SET acknowledged = 1 WHERE id = ?", (trial.id,)))
+        await self.db.write(partial(experiments.acknowledge, trial_id=trial.id))
         return {}
 
     async def trial(self, request: Request) -> Json:
@@ -107,7 +107,7 @@ class Tasks(Handlers):
         trial = experiments.trial(self.db.reader, number(request))
         reason = str((await body(request)).get("reason") or "unknown reason").removeprefix("EXITED_REASON_").lower()
         reason = searchers.INVALID if reason in ("invalid_hp", "init_invalid_hp") else reason.replace("_", " ")
-        await self.db.write(lambda db: db.execute("UPDATE trial SET early_exit = ? WHERE id = ?", (reason, trial.id)))
+        await self.db.write(partial(experiments.note_early_exit, trial_id=trial.id, reason=reason))
         return {}
 
     async def checkpoint(self, request: Request) -> Json:

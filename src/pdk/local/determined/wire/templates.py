@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
+from dataclasses import replace
+from functools import partial
 
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.errors import Conflict, UserError
-from pdk.local.determined.rules import registry
+from pdk.errors import UserError
+from pdk.local.determined.rules import templates
 from pdk.local.determined.wire.http import Handlers, body
 from pdk.local.determined.wire.messages import Json, page
 
@@ -29,46 +29,40 @@ class Templates(Handlers):
             route("DELETE", f"{base}/{{name}}", self.delete),
         ]
 
-    def _message(self, row: sqlite3.Row) -> Json:
-        return {"name": row["name"], "config": json.loads(row["config"]), "workspaceId": row["workspace"]}
+    def _message(self, template: templates.Template) -> Json:
+        return {"name": template.name, "config": dict(template.config), "workspaceId": template.workspace}
 
     def _answer(self, name: str) -> Json:
-        return {"template": self._message(registry.template(self.db.reader, name))}
+        return {"template": self._message(templates.get(self.db.reader, name))}
 
     async def listed(self, request: Request) -> Json:
         part = (request.query_params.get("name") or "").lower()
-        rows = self.db.reader.execute("SELECT * FROM template ORDER BY name").fetchall()
-        return page([row for row in rows if part in row["name"].lower()], request.query_params, self._message, "templates")
+        found = [template for template in templates.listing(self.db.reader) if part in template.name.lower()]
+        return page(found, request.query_params, self._message, "templates")
 
     async def get(self, request: Request) -> Json:
         return self._answer(request.path_params["name"])
 
     async def create(self, request: Request) -> Json:
-        return await self._write(request, "INSERT INTO template (name, config, workspace) VALUES (?1, ?2, ?3)")
+        return await self._write(request, replace=False)
 
     async def put(self, request: Request) -> Json:
-        sql = "INSERT INTO template (name, config, workspace) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET config = ?2"
-        return await self._write(request, sql)
+        return await self._write(request, replace=True)
 
-    async def _write(self, request: Request, sql: str) -> Json:
+    async def _write(self, request: Request, *, replace: bool) -> Json:
         name, given = request.path_params["name"], await body(request)
         if not isinstance(given.get("config"), dict):
             raise UserError(f"template {name!r}: config: a mapping is expected, not {given.get('config')!r}")
-        values = (name, json.dumps(given["config"]), int(given.get("workspaceId") or 1))
-        try:
-            await self.db.write(lambda db: db.execute(sql, values))
-        except sqlite3.IntegrityError as error:
-            raise Conflict(f"a template with name {name!r} already exists; set it, or choose another name") from error
+        made = templates.Template(name, given["config"], int(given.get("workspaceId") or 1))
+        await self.db.write(partial(templates.put, template=made, replace=replace))
         return self._answer(name)
 
     async def patch(self, request: Request) -> Json:
         name, config = request.path_params["name"], await body(request)
-        registry.template(self.db.reader, name)
-        await self.db.write(lambda db: db.execute("UPDATE template SET config = ? WHERE name = ?", (json.dumps(config), name)))
+        changed = replace(templates.get(self.db.reader, name), config=config)
+        await self.db.write(partial(templates.put, template=changed, replace=True))
         return self._answer(name)
 
     async def delete(self, request: Request) -> Json:
-        name = request.path_params["name"]
-        registry.template(self.db.reader, name)
-        await self.db.write(lambda db: db.execute("DELETE FROM template WHERE name = ?", (name,)))
+        await self.db.write(partial(templates.delete, name=request.path_params["name"]))
         return {}

@@ -38,9 +38,7 @@ class Workspaces(Handlers):
         query = request.query_params
         exact, part = query.get("nameCaseSensitive"), (query.get("name") or "").lower()
         rows = [
-            row
-            for row in self.db.reader.execute("SELECT * FROM workspace ORDER BY id").fetchall()
-            if (exact is None or row["name"] == exact) and part in row["name"].lower()
+            row for row in workspaces.listing(self.db.reader) if (exact is None or row["name"] == exact) and part in row["name"].lower()
         ]
         return page(rows, query, self.messages.workspace, "workspaces")
 

@@ -34,6 +34,25 @@ class RepoRef:
 
 
 @dataclass(frozen=True)
+class Project:
+    """A project as it is on record; `created` in unix time."""
+
+    name: str
+    description: str
+    created: float
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repo as it is on record; `created` in unix time."""
+
+    pk: int
+    ref: RepoRef
+    description: str
+    created: float
+
+
+@dataclass(frozen=True)
 class BranchRef:
     """Names a branch."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.pachyderm.rules import branches, commits, repos, schedules, specs
+from pdk.local.pachyderm.rules import branches, commits, repos, schedules, secrets, specs
 from pdk.local.pachyderm.rules.model import SPEC, Branch, BranchRef, Refused, RepoRef
 from pdk.local.pachyderm.store import tree
 
@@ -116,10 +116,12 @@ def create(db: Connection, raw: Mapping[str, Any], user_spec: str, *, update: bo
 
 def _check_secrets(db: Connection, spec: specs.Spec) -> None:
     for secret in spec.secrets:
-        row = db.execute("SELECT data FROM secret WHERE name = ?", (secret.name,)).fetchone()
-        if row is None:
-            raise Refused(f"missing Kubernetes secret {secret.name}; create it first (`pachctl create secret`, `pdk create secret`)")
-        if secret.key and secret.key not in json.loads(row["data"]):
+        try:
+            data = secrets.data_of(db, secret.name)
+        except NotFound:
+            what = f"missing Kubernetes secret {secret.name}; create it first (`pachctl create secret`, `pdk create secret`)"
+            raise Refused(what) from None
+        if secret.key and secret.key not in data:
             raise Refused(f"Kubernetes secret {secret.name} missing key {secret.key}")
 
 

@@ -8,7 +8,18 @@ import time
 from collections.abc import Iterable
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.pachyderm.rules.model import COMMIT_ID, USER, Branch, BranchRef, Refused, RepoRef, check_name, check_project_name
+from pdk.local.pachyderm.rules.model import (
+    COMMIT_ID,
+    USER,
+    Branch,
+    BranchRef,
+    Project,
+    Refused,
+    Repo,
+    RepoRef,
+    check_name,
+    check_project_name,
+)
 
 Connection = sqlite3.Connection
 DEFAULT_PROJECT = "default"
@@ -34,12 +45,21 @@ def create_project(db: Connection, name: str, description: str, *, update: bool)
         db.execute("INSERT INTO project VALUES (?, ?, ?)", (name, description, time.time()))
 
 
-def project(db: Connection, name: str) -> sqlite3.Row:
-    """The project's row."""
-    row: sqlite3.Row | None = db.execute("SELECT * FROM project WHERE name = ?", (name,)).fetchone()
+def project(db: Connection, name: str) -> Project:
+    """Return a project.
+
+    Raises:
+        NotFound: in the engine's words.
+    """
+    row = db.execute("SELECT name, description, created FROM project WHERE name = ?", (name,)).fetchone()
     if row is None:
         raise NotFound(f'project "{name}" not found')
-    return row
+    return Project(*row)
+
+
+def list_projects(db: Connection) -> list[Project]:
+    """Return all projects, oldest first."""
+    return [Project(*row) for row in db.execute("SELECT name, description, created FROM project ORDER BY created, rowid").fetchall()]
 
 
 def delete_project(db: Connection, name: str, *, force: bool) -> None:
@@ -93,11 +113,24 @@ def create_repo(db: Connection, ref: RepoRef, description: str = "", *, update: 
     db.execute("UPDATE repo SET description = ? WHERE pk = ?", (description, pk))
 
 
-def list_repos(db: Connection, projects: Iterable[str], type_: str) -> list[sqlite3.Row]:
-    """Repos of the given projects (of all where none is given), by name."""
+def _repo(row: sqlite3.Row) -> Repo:
+    return Repo(row["pk"], RepoRef(row["project"], row["name"], row["type"]), row["description"], row["created"])
+
+
+def repo(db: Connection, ref: RepoRef) -> Repo:
+    """Return a repo.
+
+    Raises:
+        NotFound: in the engine's words.
+    """
+    return _repo(db.execute("SELECT * FROM repo WHERE pk = ?", (repo_pk(db, ref),)).fetchone())
+
+
+def list_repos(db: Connection, projects: Iterable[str], type_: str) -> list[Repo]:
+    """Return the repos of the given projects (of all where none is given), by name."""
     wanted = set(projects)
     sql = "SELECT * FROM repo WHERE (?1 = '' OR type = ?1) ORDER BY project, name, type"
-    return [row for row in db.execute(sql, (type_,)) if not wanted or row["project"] in wanted]
+    return [_repo(row) for row in db.execute(sql, (type_,)) if not wanted or row["project"] in wanted]
 
 
 def delete_repo(db: Connection, ref: RepoRef, *, force: bool = False) -> bool:

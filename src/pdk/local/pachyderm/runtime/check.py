@@ -45,6 +45,17 @@ def _all_of(problems: Iterable[str], path: Path) -> Iterator[str]:
         yield f"database: damaged page in {path}: {error}; what depends on it was not looked at"
 
 
+def counts(db: Connection) -> dict[str, int]:
+    """Count what was looked at: contents and commits; 0 where not even that can be read, which is among the problems."""
+    found = {}
+    for what, table in (("contents", "blob"), ("commits", "commits")):
+        try:
+            found[what] = int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        except sqlite3.DatabaseError:
+            found[what] = 0
+    return found
+
+
 def contents(db: Connection, blobs: BlobStore, share: float) -> Iterator[str]:
     """Every content is there with its size; a share of them has its hash."""
     chosen = random.Random()  # noqa: S311 - a sample, not a secret

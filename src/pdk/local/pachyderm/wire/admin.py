@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
@@ -80,14 +79,7 @@ class Admin:
         except ValueError:
             return _refusal(UserError("share must be a number"))
         problems = await asyncio.to_thread(check.everything, self.db, self.blobs, share)
-        counts = {"contents": self._count("blob"), "commits": self._count("commits")}
-        return JSONResponse({"problems": problems, **counts})
-
-    def _count(self, table: str) -> int:
-        try:
-            return int(self.db.reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-        except sqlite3.DatabaseError:  # which is among the problems
-            return 0
+        return JSONResponse({"problems": problems, **check.counts(self.db.reader)})
 
     async def gc(self, _: Request) -> Response:
         """``POST /-/gc``: what was removed."""

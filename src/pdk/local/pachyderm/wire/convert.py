@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from typing import Any
 
 from google.protobuf import json_format
 
+from pdk.local.kit.db import Connection
 from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs
-from pdk.local.pachyderm.rules.model import USER, Branch, BranchRef, Commit, CommitRef, RepoRef
+from pdk.local.pachyderm.rules.model import USER, Branch, BranchRef, Commit, CommitRef, Project, Repo, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.wire.schema import Schema
 
@@ -51,7 +51,7 @@ def shown_hash(entry: tree.Entry) -> bytes:
 class Converter:
     """Makes messages of `schema` from dataclasses, reading what they refer to from `db`."""
 
-    def __init__(self, schema: Schema, db: sqlite3.Connection) -> None:
+    def __init__(self, schema: Schema, db: Connection) -> None:
         self.schema, self.db = schema, db
 
     def repo(self, target: Message, ref: RepoRef) -> None:
@@ -68,21 +68,20 @@ class Converter:
         self.repo(target.repo, ref.repo)
         target.name = ref.name
 
-    def project_info(self, row: sqlite3.Row) -> Message:
+    def project_info(self, project: Project) -> Message:
         """``pfs_v2.ProjectInfo``."""
-        info = self.schema["pfs_v2.ProjectInfo"](description=row["description"])
-        info.project.name = row["name"]
-        set_time(info.created_at, row["created"])
+        info = self.schema["pfs_v2.ProjectInfo"](description=project.description)
+        info.project.name = project.name
+        set_time(info.created_at, project.created)
         return info
 
-    def repo_info(self, row: sqlite3.Row, *, details: bool = False) -> Message:
+    def repo_info(self, repo: Repo, *, details: bool = False) -> Message:
         """``pfs_v2.RepoInfo``; its size is that of master's newest finished commit."""
-        ref = RepoRef(row["project"], row["name"], row["type"])
-        info = self.schema["pfs_v2.RepoInfo"](description=row["description"])
-        self.repo(info.repo, ref)
+        info = self.schema["pfs_v2.RepoInfo"](description=repo.description)
+        self.repo(info.repo, repo.ref)
         size = 0
-        set_time(info.created, row["created"])
-        for branch in repos.list_branches(self.db, ref):
+        set_time(info.created, repo.created)
+        for branch in repos.list_branches(self.db, repo.ref):
             self.branch(info.branches.add(), branch.ref)
             if branch.name == "master" and branch.head is not None:
                 size = commits.by_pk(self.db, branch.head).size

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.local.kit.db import Database
+from pdk.local.kit.db import Connection, Database
 from pdk.local.pachyderm.rules import branches, commits, history, jobs, repos
 from pdk.local.pachyderm.rules.model import Commit, CommitRef, Refused
 from pdk.local.pachyderm.wire.convert import Converter, Message, branch_ref, commit_ref, repo_ref
 from pdk.local.pachyderm.wire.schema import Schema
 
 STATES = ("COMMIT_STATE_UNKNOWN", "STARTED", "READY", "FINISHING", "FINISHED")
-Remove = Callable[[sqlite3.Connection], None]
+Remove = Callable[[Connection], None]
 EndJobs = Callable[[list[jobs.Job]], Awaitable[None]]
 
 
@@ -32,7 +31,7 @@ class Pfs:
         self.convert = Converter(schema, db.reader)
 
     @property
-    def reader(self) -> sqlite3.Connection:
+    def reader(self) -> Connection:
         """For reads inside the event loop."""
         return self.db.reader
 
@@ -55,8 +54,8 @@ class Pfs:
         return answer
 
     async def ListProject(self, request: Message) -> AsyncIterator[Message]:
-        for row in self.reader.execute("SELECT * FROM project ORDER BY created, rowid").fetchall():
-            yield self.convert.project_info(row)
+        for project in repos.list_projects(self.reader):
+            yield self.convert.project_info(project)
 
     async def DeleteProject(self, request: Message) -> Message:
         await self.db.write(partial(repos.delete_project, name=request.project.name, force=request.force))
@@ -70,12 +69,11 @@ class Pfs:
         return self._empty()
 
     async def InspectRepo(self, request: Message) -> Message:
-        pk = repos.repo_pk(self.reader, repo_ref(request.repo))
-        return self.convert.repo_info(self.reader.execute("SELECT * FROM repo WHERE pk = ?", (pk,)).fetchone(), details=True)
+        return self.convert.repo_info(repos.repo(self.reader, repo_ref(request.repo)), details=True)
 
     async def ListRepo(self, request: Message) -> AsyncIterator[Message]:
-        for row in repos.list_repos(self.reader, [project.name for project in request.projects], request.type):
-            yield self.convert.repo_info(row)
+        for repo in repos.list_repos(self.reader, [project.name for project in request.projects], request.type):
+            yield self.convert.repo_info(repo)
 
     async def DeleteRepo(self, request: Message) -> Message:
         deleted = await self.db.write(partial(repos.delete_repo, ref=repo_ref(request.repo), force=request.force))
@@ -84,11 +82,10 @@ class Pfs:
     async def DeleteRepos(self, request: Message) -> Message:
         """All user repos of some projects, or of all."""
 
-        def work(db: sqlite3.Connection) -> list[Any]:
+        def work(db: Connection) -> list[Any]:
             if not request.all and not request.projects:
                 return []
-            found = repos.list_repos(db, [project.name for project in request.projects], "user")
-            refs = [repos.repo_by_pk(db, row["pk"]) for row in found]
+            refs = [repo.ref for repo in repos.list_repos(db, [project.name for project in request.projects], "user")]
             for ref in refs:
                 repos.delete_repo(db, ref, force=request.force)
             return refs
@@ -117,7 +114,7 @@ class Pfs:
         if request.repo.name:
             found = repos.list_branches(self.reader, repo_ref(request.repo))
         else:
-            refs = [repos.repo_by_pk(self.reader, row["pk"]) for row in repos.list_repos(self.reader, [], "")]
+            refs = [repo.ref for repo in repos.list_repos(self.reader, [], "")]
             found = [branch for ref in refs for branch in repos.list_branches(self.reader, ref)]
         for branch in reversed(found) if request.reverse else found:
             yield self.convert.branch_info(branch)
@@ -141,7 +138,7 @@ class Pfs:
     async def FinishCommit(self, request: Message) -> Message:
         ref = commit_ref(request.commit)
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             commit = commits.resolve(db, ref)
             if commit.finished is None and commit.origin != "USER" and not request.force and jobs.of_commit(db, commit.pk):
                 raise Refused("cannot finish a pipeline output or meta commit, use 'stop job' instead")
@@ -223,10 +220,10 @@ class Pfs:
                 if request.branch in ("", commit.branch) and commit.id != skip:
                     yield self.convert.commit_info(await self.wait_for(commit.ref, request.state))
 
-    async def _take_out(self, remove: Remove, sets: Callable[[sqlite3.Connection], list[str]]) -> None:
+    async def _take_out(self, remove: Remove, sets: Callable[[Connection], list[str]]) -> None:
         """Remove commits from history, after the open jobs of their commit sets were killed."""
 
-        def work(db: sqlite3.Connection) -> list[jobs.Job]:
+        def work(db: Connection) -> list[jobs.Job]:
             killed = [job for id_ in sets(db) for job in jobs.kill_open(db, "output commit removed", id_=id_)]
             remove(db)
             return killed

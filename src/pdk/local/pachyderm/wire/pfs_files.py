@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sqlite3
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from functools import partial
 
 from pdk.errors import NotFound
-from pdk.local.kit.db import Database
+from pdk.local.kit.db import Connection, Database
 from pdk.local.kit.reach import Reach
 from pdk.local.pachyderm.rules import commits, file_sets, files, globs, repos
 from pdk.local.pachyderm.rules.model import Commit, CommitRef, Refused, clean_path
@@ -34,7 +33,7 @@ class Files:
         self.convert = Converter(schema, db.reader)
 
     @property
-    def reader(self) -> sqlite3.Connection:
+    def reader(self) -> Connection:
         """For reads inside the event loop."""
         return self.db.reader
 

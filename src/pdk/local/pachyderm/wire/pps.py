@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from pdk.errors import NotFound, UserError
-from pdk.local.kit.db import Database
+from pdk.local.kit.db import Connection, Database
 from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs, templates
 from pdk.local.pachyderm.rules.model import CommitRef, Refused
 from pdk.local.pachyderm.runtime.worker import Worker
@@ -24,7 +23,7 @@ from pdk.local.pachyderm.wire.schema import Schema
 MERGE_FIELDS = ("update", "reprocess")  # of a spec; they override the request's
 
 
-def find_job(db: sqlite3.Connection, message: Message) -> jobs.Job:
+def find_job(db: Connection, message: Message) -> jobs.Job:
     """The job that a ``pps_v2.Job`` names.
 
     Raises:
@@ -82,7 +81,7 @@ class Pps:
         if spec.egress:
             self.worker.around.reach.target(spec.egress)
 
-        def work(db: sqlite3.Connection) -> list[jobs.Job]:
+        def work(db: Connection) -> list[jobs.Job]:
             killed: list[jobs.Job] = []
             for pipeline in pipelines.listing(db, [spec.project], spec.name) if update else ():
                 killed += jobs.kill_open(db, "all jobs killed because pipeline was updated", pipeline=pipeline.pk)
@@ -91,10 +90,10 @@ class Pps:
 
         await self.worker.end(await self.db.write(work))
 
-    async def _stop_jobs(self, pipeline: pipelines.Pipeline, reason: str, change: Callable[[sqlite3.Connection], None]) -> None:
+    async def _stop_jobs(self, pipeline: pipelines.Pipeline, reason: str, change: Callable[[Connection], None]) -> None:
         """Close a pipeline's open jobs and apply `change` in one step, then end what runs."""
 
-        def work(db: sqlite3.Connection) -> list[jobs.Job]:
+        def work(db: Connection) -> list[jobs.Job]:
             killed = jobs.kill_open(db, reason, pipeline=pipeline.pk)
             change(db)
             return killed

@@ -1,40 +1,21 @@
-"""The methods of ``pps_v2.API`` about logs and secrets."""
+"""The methods of ``pps_v2.API`` about logs."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from pdk.errors import Conflict, NotFound, UserError
+from pdk.errors import UserError
 from pdk.local.kit import logs
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.rules import datums, jobs, pipelines, repos
-from pdk.local.pachyderm.rules.model import check_name
 from pdk.local.pachyderm.runtime.worker import Worker
 from pdk.local.pachyderm.wire.convert import Message
 from pdk.local.pachyderm.wire.pps import find_job, matches
 from pdk.local.pachyderm.wire.schema import Schema
 
 DEFAULT_SINCE_S = 24 * 3600  # what pachctl sends where --since is not given; the logs of older jobs are shown all the same
-SECRET_KEY = re.compile(r"(?!\.\.?$)[-._a-zA-Z0-9]+")
-
-
-def secret_data(db: sqlite3.Connection, name: str) -> dict[str, str]:
-    """The keys and values of a secret.
-
-    Raises:
-        NotFound: there is none of that name.
-    """
-    row = db.execute("SELECT data FROM secret WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise NotFound(f"secret {name!r} does not exist; create it with `pachctl create secret` or `pdk create secret`")
-    return dict(json.loads(row[0]))
 
 
 class Logs:
@@ -99,61 +80,3 @@ class Logs:
         message.message = self.worker.around.redact(line)
         message.ts.FromMicroseconds(int(time.time() * 1_000_000))
         return message
-
-
-class Secrets:
-    """Values that pipelines use and nobody lists."""
-
-    def __init__(self, schema: Schema, db: Database) -> None:
-        self.schema, self.db = schema, db
-
-    def _empty(self) -> Message:
-        return self.schema["google.protobuf.Empty"]()
-
-    async def CreateSecret(self, request: Message) -> Message:
-        try:
-            content = json.loads(request.file)
-            name = content["metadata"]["name"]
-            data = {key: base64.b64decode(value, validate=True).decode() for key, value in (content.get("data") or {}).items()}
-            data.update({key: str(value) for key, value in (content.get("stringData") or {}).items()})
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            raise UserError(f"the secret is not a Kubernetes Secret in JSON with metadata.name and base64 data: {error!r}") from error
-        check_name("secret", name)
-        for key in data:
-            if not SECRET_KEY.fullmatch(key):
-                raise UserError(f"the secret's key {key!r} may hold letters, digits, '.', '_' and '-' only: it becomes a file's name")
-
-        def work(db: sqlite3.Connection) -> None:
-            if db.execute("SELECT 1 FROM secret WHERE name = ?", (name,)).fetchone():
-                raise Conflict(f'secrets "{name}" already exists')
-            row = (name, content.get("type") or "Opaque", json.dumps(data), time.time())
-            db.execute("INSERT INTO secret VALUES (?, ?, ?, ?)", row)
-
-        await self.db.write(work)
-        return self._empty()
-
-    def _secret_info(self, row: sqlite3.Row) -> Message:
-        info = self.schema["pps_v2.SecretInfo"](type=row["type"])
-        info.secret.name = row["name"]
-        info.creation_timestamp.FromMicroseconds(int(row["created"] * 1_000_000))
-        return info
-
-    async def ListSecret(self, request: Message) -> Message:
-        answer = self.schema["pps_v2.SecretInfos"]()
-        for row in self.db.reader.execute("SELECT * FROM secret ORDER BY name").fetchall():
-            answer.secret_info.add().CopyFrom(self._secret_info(row))
-        return answer
-
-    async def InspectSecret(self, request: Message) -> Message:
-        row = self.db.reader.execute("SELECT * FROM secret WHERE name = ?", (request.secret.name,)).fetchone()
-        if row is None:
-            raise NotFound(f'secrets "{request.secret.name}" not found')
-        return self._secret_info(row)
-
-    async def DeleteSecret(self, request: Message) -> Message:
-        def work(db: sqlite3.Connection) -> None:
-            if not db.execute("DELETE FROM secret WHERE name = ?", (request.secret.name,)).rowcount:
-                raise NotFound(f'secrets "{request.secret.name}" not found')
-
-        await self.db.write(work)
-        return self._empty()

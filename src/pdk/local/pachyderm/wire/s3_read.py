@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from pdk.errors import NotFound, PdkError
 from pdk.local.kit.db import Database
 from pdk.local.pachyderm.rules import commits, files, repos
-from pdk.local.pachyderm.rules.model import USER, Commit, CommitRef, RepoRef
+from pdk.local.pachyderm.rules.model import USER, Commit, CommitRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import Blob, find
@@ -55,9 +55,9 @@ class Reads:
             found = [(name, commits.resolve(self.db.reader, ref).started) for name, ref in named.items()]
         else:
             found = [
-                (f"{branch.name}.{row['name']}.{row['project']}", row["created"])
-                for row in repos.list_repos(self.db.reader, [], USER)
-                for branch in repos.list_branches(self.db.reader, RepoRef(row["project"], row["name"], row["type"]))
+                (f"{branch.name}.{repo.ref.name}.{repo.ref.project}", repo.created)
+                for repo in repos.list_repos(self.db.reader, [], USER)
+                for branch in repos.list_branches(self.db.reader, repo.ref)
             ]
         root = ET.Element("ListAllMyBucketsResult", xmlns=NAMESPACE)
         owner = element(root, "Owner")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import sqlite3
 import time
-import uuid
 from collections.abc import AsyncIterator
 from functools import partial
 from urllib.parse import unquote
@@ -17,9 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.kit.db import Database
+from pdk.local.kit.db import Connection, Database
 from pdk.local.kit.web import read_body
-from pdk.local.pachyderm.rules import branches, commits, files, repos
+from pdk.local.pachyderm.rules import branches, commits, files, multipart, repos
 from pdk.local.pachyderm.rules.model import BranchRef, Commit, CommitRef, Refused, check_path
 from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
@@ -149,7 +147,7 @@ class Writes:
     async def _create_bucket(self, ref: CommitRef) -> Response:
         branch = BranchRef(ref.repo, ref.branch or "master")
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             try:
                 repos.create_repo(db, ref.repo)
             except Conflict:
@@ -168,7 +166,7 @@ class Writes:
     async def _delete_bucket(self, ref: CommitRef) -> Response:
         branch = BranchRef(ref.repo, ref.branch or "master")
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             found = repos.branch(db, branch)
             if found.head is not None and tree.root(db, commits.view(db, commits.by_pk(db, found.head))).files:
                 raise S3Error("BucketNotEmpty")
@@ -254,9 +252,7 @@ class Writes:
     # multipart uploads
 
     async def _begin(self, bucket: str, key: str) -> Response:
-        id_ = uuid.uuid4().hex
-        row = (id_, bucket, key, time.time())
-        await self.db.write(lambda db: db.execute("INSERT INTO upload VALUES (?, ?, ?, ?)", row))
+        id_ = await self.db.write(partial(multipart.begin, bucket=bucket, key=key))
         root = ET.Element("InitiateMultipartUploadResult", xmlns=NAMESPACE)
         for tag, text in (("Bucket", bucket), ("Key", key), ("UploadId", id_)):
             element(root, tag, text)
@@ -264,8 +260,7 @@ class Writes:
 
     def _upload(self, request: Request, bucket: str, key: str) -> str:
         id_ = request.query_params["uploadId"]
-        found = self.db.reader.execute("SELECT 1 FROM upload WHERE id = ? AND bucket = ? AND key = ?", (id_, bucket, key)).fetchone()
-        if found is None:
+        if not multipart.is_under_way(self.db.reader, id_, bucket, key):
             raise S3Error("NoSuchUpload")
         return id_
 
@@ -281,11 +276,11 @@ class Writes:
                 incoming.feed(part)
             name, size = incoming.end()
             await incoming.save()
-            row = (id_, number, name, size, hashed.hexdigest(), time.time())
+            made = multipart.Part(number, name, size, hashed.hexdigest(), time.time())
 
-            def work(db: sqlite3.Connection) -> None:
+            def work(db: Connection) -> None:
                 incoming.insert(db)
-                db.execute("INSERT OR REPLACE INTO upload_part VALUES (?, ?, ?, ?, ?, ?)", row)
+                multipart.put(db, id_, made)
 
             await self.db.write(work)
         return Response(headers={"ETag": f'"{hashed.hexdigest()}"'})
@@ -298,20 +293,19 @@ class Writes:
             raise S3Error("MalformedXML")
         if numbers != sorted(set(numbers)):
             raise S3Error("InvalidPartOrder")
-        rows = self.db.reader.execute("SELECT * FROM upload_part WHERE upload = ?", (id_,)).fetchall()
-        parts = {row["number"]: row for row in rows}
+        parts = {part.number: part for part in multipart.parts(self.db.reader, id_)}
         for node, number in zip(asked, numbers, strict=True):
-            if number not in parts or parts[number]["md5"] != (node.findtext("ETag") or "").strip('"'):
+            if number not in parts or parts[number].md5 != (node.findtext("ETag") or "").strip('"'):
                 raise S3Error("InvalidPart")
-        if any(parts[number]["size"] < PART_MINIMUM for number in numbers[:-1]):
+        if any(parts[number].size < PART_MINIMUM for number in numbers[:-1]):
             raise S3Error("EntityTooSmall")
         with Upload(self.db, self.blobs) as upload:
             upload.replace(key, b"")
             for number in numbers:
-                for piece in self.blobs.read(blob_of(self.db.reader, parts[number]["hash"], key)):
+                for piece in self.blobs.read(blob_of(self.db.reader, parts[number].hash, key)):
                     upload.add(key, piece)
             commit = await upload.commit(ref)
-        await self.db.write(partial(_forget, id_=id_))
+        await self.db.write(partial(multipart.forget, id_=id_))
         root = ET.Element("CompleteMultipartUploadResult", xmlns=NAMESPACE)
         entry = files.inspect(self.db.reader, commit, key)
         for tag, text in (("Location", "PACHYDERM"), ("Bucket", bucket), ("Key", key), ("ETag", etag(entry))):
@@ -319,7 +313,7 @@ class Writes:
         return xml(root, headers={"x-amz-version-id": commit.id})
 
     async def _abort(self, request: Request, bucket: str, key: str) -> Response:
-        await self.db.write(partial(_forget, id_=self._upload(request, bucket, key)))
+        await self.db.write(partial(multipart.forget, id_=self._upload(request, bucket, key)))
         return Response(status_code=204)
 
     def list_uploads(self, bucket: str) -> Response:
@@ -327,9 +321,9 @@ class Writes:
         root = ET.Element("ListMultipartUploadsResult", xmlns=NAMESPACE)
         element(root, "Bucket", bucket)
         element(root, "IsTruncated", "false")
-        for row in self.db.reader.execute("SELECT * FROM upload WHERE bucket = ? ORDER BY key, started", (bucket,)).fetchall():
+        for found in multipart.listing(self.db.reader, bucket):
             upload = element(root, "Upload")
-            for tag, text in (("Key", row["key"]), ("UploadId", row["id"]), ("Initiated", timestamp(row["started"]))):
+            for tag, text in (("Key", found.key), ("UploadId", found.id), ("Initiated", timestamp(found.started))):
                 element(upload, tag, text)
         return xml(root)
 
@@ -338,20 +332,15 @@ class Writes:
         id_ = self._upload(request, bucket, key)
         marker = whole_number(request.query_params.get("part-number-marker"), 0, PART_LIMIT)
         limit = whole_number(request.query_params.get("max-parts"), 1000, 1000)
-        sql = "SELECT * FROM upload_part WHERE upload = ? AND number > ? ORDER BY number LIMIT ?"
-        rows = self.db.reader.execute(sql, (id_, marker, limit + 1)).fetchall()
+        parts = multipart.parts(self.db.reader, id_, after=marker, limit=limit + 1)
         root = ET.Element("ListPartsResult", xmlns=NAMESPACE)
-        for tag, text in (("Bucket", bucket), ("Key", key), ("UploadId", id_), ("IsTruncated", str(len(rows) > limit).lower())):
+        for tag, text in (("Bucket", bucket), ("Key", key), ("UploadId", id_), ("IsTruncated", str(len(parts) > limit).lower())):
             element(root, tag, text)
-        if len(rows) > limit:
-            element(root, "NextPartNumberMarker", str(rows[limit - 1]["number"]))
-        for row in rows[:limit]:
-            part = element(root, "Part")
-            values = {"PartNumber": str(row["number"]), "ETag": f'"{row["md5"]}"', "Size": str(row["size"])}
-            for tag, text in (values | {"LastModified": timestamp(row["stored"])}).items():
-                element(part, tag, text)
+        if len(parts) > limit:
+            element(root, "NextPartNumberMarker", str(parts[limit - 1].number))
+        for part in parts[:limit]:
+            listed = element(root, "Part")
+            values = {"PartNumber": str(part.number), "ETag": f'"{part.md5}"', "Size": str(part.size)}
+            for tag, text in (values | {"LastModified": timestamp(part.stored)}).items():
+                element(listed, tag, text)
         return xml(root)
-
-
-def _forget(db: sqlite3.Connection, id_: str) -> None:
-    db.execute("DELETE FROM upload WHERE id = ?", (id_,))
