@@ -65,6 +65,7 @@ def contents(found):
 def test_files_of_a_commit_and_what_changed_since(repo, cache, count):
     first = {f"/{n}.txt": b"%d" % n * 100 for n in range(count)} | {"/deep/a.JPG": b"jpg", "/.hidden.jpg": b"no", "/empty.png": b""}
     config = repo.put(first)
+    assert data.paths(config) == sorted(first)
     assert contents(data.files(config)) == first
     assert list(contents(data.pictures(config))) == ["/deep/a.JPG", "/empty.png"]
     later = repo.put({"/0.txt": None, "/1.txt": None, "/new.txt": b"new", "/same.txt": b"0" * 100}, previous_commit=config["branch"])

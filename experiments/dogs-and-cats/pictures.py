@@ -41,8 +41,8 @@ def load(source):
     Raises:
         ValueError: the commit holds no picture of a cat or dog.
     """
-    rows, unlabelled, broken = [], 0, []
-    for file in sorted(data.pictures(source), key=lambda file: (file.hash, file.path)):
+    found, rows, unlabelled, broken = data.pictures(source), [], 0, []
+    for file in sorted(found, key=lambda file: (file.hash, file.path)):
         if (label := label_of(file.path)) is None:
             unlabelled += 1
             continue
@@ -50,8 +50,9 @@ def load(source):
             rows.append((pixels(file.read()), label))
         except ValueError as error:
             broken.append(f"{file.path}: {error}")
-    said = f"pictures: {len(rows)} used, {unlabelled} say neither cat nor dog, {len(broken)} cannot be read"
-    print(said, *broken[:10], sep="\n  ", flush=True)
+    others = len(data.paths(source)) - len(found)
+    counts = f"{others} files are no pictures, {unlabelled} say neither cat nor dog, {len(broken)} cannot be read"
+    print(f"pictures: {len(rows)} used, {counts}", *broken[:10], sep="\n  ", flush=True)
     if not rows:
         what = f"changed since {source['previous_commit']}" if source.get("previous_commit") else "in it"
         raise ValueError(

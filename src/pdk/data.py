@@ -31,7 +31,7 @@ from pdk.engines.patience import patiently
 from pdk.errors import TemporaryError, UserError
 from pdk.settings import cache_home
 
-__all__ = ["PICTURES", "TABLES", "File", "Row", "files", "pictures", "rows", "texts"]
+__all__ = ["PICTURES", "TABLES", "File", "Row", "files", "paths", "pictures", "rows", "texts"]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 TABLES = (".csv", ".tsv")
@@ -70,6 +70,11 @@ class Row:
         return f"{self.path}, line {self.line}"
 
 
+def paths(source: Mapping[str, Any]) -> list[str]:
+    """List the paths of the data commit's files; fetches none of them; as `files`."""
+    return [entry.path for entry in _entries(source, _commit(source))]
+
+
 def files(source: Mapping[str, Any], suffixes: Sequence[str] = ()) -> list[File]:
     """Fetch the files of the data commit, by path.
 
@@ -82,9 +87,7 @@ def files(source: Mapping[str, Any], suffixes: Sequence[str] = ()) -> list[File]
         PdkError: the engine refuses, or was away for too long.
     """
     commit = _commit(source)
-    since = str(source.get("previous_commit") or "")
-    entries = patiently("the list of files", lambda: commit.since(since) if since else commit.every())
-    wanted = [entry for entry in entries if not suffixes or _ends(entry.path, suffixes)]
+    wanted = [entry for entry in _entries(source, commit) if not suffixes or _ends(entry.path, suffixes)]
     folder = cache_home() / "pdk-data"
     folder.mkdir(parents=True, exist_ok=True)
     _fetch(commit, wanted, folder)
@@ -136,6 +139,11 @@ def _commit(source: Mapping[str, Any]) -> CommitFiles:
     except (KeyError, ValueError) as error:
         raise UserError(f"data.pachyderm of the experiment's config lacks {error}; the train step fills it in") from error
     return CommitFiles(address, str(source.get("token") or ""), repo, str(source["branch"]))
+
+
+def _entries(source: Mapping[str, Any], commit: CommitFiles) -> list[Entry]:
+    since = str(source.get("previous_commit") or "")
+    return patiently("the list of files", lambda: commit.since(since) if since else commit.every())
 
 
 def _ends(path: str, suffixes: Sequence[str]) -> bool:

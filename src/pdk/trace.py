@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdk.engines.kserve import MODEL_VERSION
 from pdk.errors import NotFound, PdkError
+from pdk.provenance import Data
 
 if TYPE_CHECKING:
     from pdk.engines.determined import Determined, Version
@@ -74,27 +75,27 @@ class Trace:
 
     def version(self, model: str, version: Version) -> Node:
         """A model version: what it learned from, and where it serves."""
-        known = version.metadata
-        data, code = known.get("data") or {}, known.get("code") or {}
+        known = version.provenance
+        code = known.code
         return {
             "model": model,
             "version": version.name,
             "checkpoint": version.checkpoint,
-            "experiment": known.get("experiment"),
-            "mode": known.get("mode"),
-            "parent": (known.get("parent") or {}).get("version"),
-            "job": known.get("job"),
-            "code": {key: code.get(key) for key in ("url", "sha", "folder")},
-            "data": self.data(data) if data else None,
+            "experiment": known.experiment,
+            "mode": known.mode or None,
+            "parent": known.parent and known.parent.version,
+            "job": known.job and asdict(known.job),
+            "code": asdict(code) if code else {},
+            "data": self.data(known.data) if known.data else None,
             "services": self.services(version.name),
             "predictions": self.answered.get((model, version.name), 0),
         }
 
-    def data(self, data: Mapping[str, Any]) -> Node:
+    def data(self, data: Data) -> Node:
         """A data commit: its files."""
-        made: Node = {key: data.get(key) for key in ("project", "repo", "commit", "content")}
+        made: Node = asdict(data)
         try:
-            rows = self.engines.pachyderm.glob(str(data["project"]), f"{data['repo']}@{data['commit']}:/**")
+            rows = self.engines.pachyderm.glob(data.project, f"{data.repo}@{data.commit}:/**")
             files = [str(row["path"]) for row in rows if row.get("type") != "dir" and not str(row["path"]).endswith("/")]
         except PdkError as error:
             return {**made, "files": f"cannot be listed: {error}"}
@@ -124,9 +125,9 @@ class Trace:
         for version in self.engines.determined.versions(model):
             if version.name == name:
                 return {**made, **self.version(model, version)}
-        data = {"project": "default", "repo": entry.get("pdk-data-repo"), "commit": entry.get("pdk-data-commit")}
+        data = Data("default", str(entry.get("pdk-data-repo") or ""), str(entry.get("pdk-data-commit") or ""))
         unregistered: Node = {"model": model, "version": name, "code": {"sha": entry.get("pdk-code-sha")}}
-        return {**made, **unregistered, "data": self.data(data) if data["commit"] else None}
+        return {**made, **unregistered, "data": self.data(data) if data.commit else None}
 
     def model(self, name: str, wanted: str = "") -> list[Node]:
         """A model's versions, or one of them."""
@@ -137,7 +138,7 @@ class Trace:
         found = []
         for model in self.engines.determined.models():
             for version in self.engines.determined.versions(model):
-                if identifier in ((version.metadata.get("data") or {}).get("commit"), version.name):
+                if identifier in (version.provenance.data and version.provenance.data.commit, version.name):
                     found.append(self.version(model, version))
         return found
 

@@ -11,6 +11,7 @@ from pdk.engines.determined import Version
 from pdk.errors import UserError
 from pdk.local.determined.runtime import environment
 from pdk.local.pachyderm.runtime.layout import in_memory
+from pdk.provenance import Provenance
 from pdk.train import arguments, experiment
 
 
@@ -38,7 +39,7 @@ def test_two_pipelines_on_one_commit_do_not_share_a_model(tmp_path):
         variables = {"DET_MASTER": "x", "DET_USER": "x", "PACH_JOB_ID": "j" * 32, "PPS_PIPELINE_NAME": pipeline}
         return arguments.parse(words, {**variables, "PACHD_LB_SERVICE_HOST": "x", "PACHD_LB_SERVICE_PORT": "1"})
 
-    first = Version(1, "j" * 32, "checkpoint", {"job": experiment.job_of(job("one"))})
+    first = Version(1, "j" * 32, "checkpoint", Provenance(job=experiment.job_of(job("one"))))
     experiment.check_own(first, job("one"))
     with pytest.raises(UserError, match=r"registered by pipeline default/one.*another --model"):
         experiment.check_own(first, job("two"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pdk.errors import UserError
 from pdk.mar import Manifest, write
 from pdk.mar.format import DIGESTS, PROVENANCE
+from pdk.provenance import Provenance
 from pdk.serving.check import answer
 from pdk.timing import IMPORTS, clock
 
@@ -19,13 +19,12 @@ HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt
 SCRIPTED = "model.pt"
 
 
-def digest_of(model: str, checkpoint: Path, provenance: Mapping[str, Any]) -> str:
+def digest_of(model: str, checkpoint: Path, provenance: Provenance) -> str:
     """Names an archive by what it is made from (SHA-256): TorchScript does not write the same bytes twice.
 
     The version's name does not count: where a data branch goes back to an earlier commit, that commit's archive is found again.
     """
-    origin = {key: provenance.get(key) for key in ("data", "code", "config")}
-    digest = hashlib.sha256(json.dumps([model, origin], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([model, provenance.origin()], sort_keys=True).encode())
     for path in sorted(entry for entry in checkpoint.rglob("*") if entry.is_file() and "__pycache__" not in entry.parts):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
@@ -61,7 +60,7 @@ def script(checkpoint: Path, target: Path) -> None:
 
     try:
         with _without_compiler():
-            trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu"})
+            trial = load_trial_from_checkpoint_path(str(checkpoint), torch_load_kwargs={"map_location": "cpu", "weights_only": True})
     except Exception as error:
         raise UserError(f"the checkpoint cannot be loaded: {type(error).__name__}: {error}") from error
     model = getattr(trial, "model", None)
@@ -105,7 +104,7 @@ def properties(model: str) -> str:
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-def pack(model: str, version: str, checkpoint: Path, provenance: Mapping[str, Any], scratch: Path) -> dict[str, bytes]:
+def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scratch: Path) -> dict[str, bytes]:
     """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → content.
 
     Raises:
@@ -115,7 +114,7 @@ def pack(model: str, version: str, checkpoint: Path, provenance: Mapping[str, An
     if not (code / HANDLER).is_file():
         raise UserError(f"the experiment has no {HANDLER} beside its model definition, so nothing could answer requests; add one")
     script(checkpoint, scratch / SCRIPTED)
-    origin = json.dumps({**provenance, "model": model, "version": version}, indent=1, sort_keys=True).encode()
+    origin = json.dumps({**provenance.to_json(), "model": model, "version": version}, indent=1, sort_keys=True).encode()
     files: dict[str, Path | bytes] = {SCRIPTED: scratch / SCRIPTED, HANDLER: code / HANDLER, PROVENANCE: origin}
     extra = [path for path in sorted(code.glob("*.py")) if path.name not in (HANDLER, "model_def.py", "data.py")]
     files.update({path.name: path for path in extra})

@@ -15,6 +15,7 @@ from pdk.engines.kserve import MODEL_VERSION, KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
+from pdk.provenance import Provenance
 from pdk.stores import Store, bucket_of
 from pdk.stores.pachyderm import PachydermStore
 from pdk.timing import clock
@@ -84,7 +85,7 @@ def run(job: Job) -> None:
     with tempfile.TemporaryDirectory(prefix="pdk-deploy-") as place:
         scratch = Path(place)
         checkpoint = checkpoint_of(job, info, folder, scratch)
-        provenance = info.get("provenance") or {}
+        provenance = Provenance.from_json(info.get("provenance"))
         digest = digest_of(model, checkpoint, provenance)
         store = store_for(job, Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token))
         uri = patiently("model store", lambda: store.find(model=model, digest=digest), STORE_S)

@@ -20,6 +20,7 @@ from determined.experimental import Determined as Sdk
 
 from pdk.engines.patience import START_S, WAIT_S, patiently
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
+from pdk.provenance import Provenance
 
 T = TypeVar("T")
 INVALID_CONFIG = "invalid experiment configuration"  # the engine calls that an internal error, and it is the user's
@@ -45,12 +46,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered model version; `metadata` holds its provenance."""
+    """A registered model version."""
 
     number: int
     name: str
     checkpoint: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 @contextlib.contextmanager
@@ -248,12 +249,12 @@ class Determined:
             found = bindings.get_GetModelVersions(self._session, modelName=model, orderBy=order, sortBy=sort).modelVersions
         except api.errors.NotFoundException:
             return []
-        return [Version(entry.version, entry.name or "", entry.checkpoint.uuid, entry.metadata or {}) for entry in found]
+        return [Version(entry.version, entry.name or "", entry.checkpoint.uuid, Provenance.from_json(entry.metadata)) for entry in found]
 
-    def register(self, model: str, name: str, checkpoint: str, metadata: Mapping[str, Any], notes: str) -> Version:
+    def register(self, model: str, name: str, checkpoint: str, provenance: Provenance, notes: str) -> Version:
         """Register a checkpoint as a version with a name; one of that name that exists already is returned as it is."""
         body = bindings.v1PostModelVersionRequest(
-            checkpointUuid=checkpoint, modelName=model, name=name, metadata=dict(metadata), notes=notes
+            checkpointUuid=checkpoint, modelName=model, name=name, metadata=provenance.to_json(), notes=notes
         )
 
         def register() -> Version:
@@ -261,7 +262,7 @@ class Determined:
                 if present.name == name:
                     return present
             made = bindings.post_PostModelVersion(self._session, body=body, modelName=model).modelVersion
-            return Version(made.version, made.name or "", checkpoint, metadata)
+            return Version(made.version, made.name or "", checkpoint, provenance)
 
         return self._call("register the version", register)
 

@@ -13,6 +13,7 @@ from typing import Any
 from pdk.errors import UserError
 from pdk.mar import Archive, Manifest, requirements
 from pdk.mar.format import PROVENANCE, REQUIREMENTS
+from pdk.provenance import Provenance
 from pdk.serving import explain, handlers, optimize
 from pdk.serving.store import example_of, settings_of
 
@@ -71,9 +72,11 @@ class Model:
         self.name = archive.manifest.model_name
         folder = scratch / "model"
         archive.extract(folder)
-        self.provenance: Mapping[str, Any] = {}
+        self.provenance, self._version = Provenance(), ""
         if PROVENANCE in archive.names:
-            self.provenance = json.loads(archive.read(PROVENANCE))
+            content = json.loads(archive.read(PROVENANCE))
+            self.provenance = Provenance.from_json(content)
+            self._version = str(content.get("version") or "") if isinstance(content, Mapping) else ""
         if REQUIREMENTS in archive.names:
             for different in requirements.check(archive.read(REQUIREMENTS).decode()):
                 log.warning("model %s: %s", self.name, different)
@@ -87,7 +90,7 @@ class Model:
     @property
     def version(self) -> str:
         """The model's version, as its provenance names it."""
-        return str(self.provenance.get("version") or self.manifest.model_version)
+        return self._version or str(self.manifest.model_version)
 
     def handle(self, instances: Instances, context: Context) -> Any:
         """What the handler answers."""
@@ -144,12 +147,5 @@ class Model:
 
     def headers(self) -> dict[str, str]:
         """Where an answer comes from, for the response's headers."""
-        data, code = self.provenance.get("data") or {}, self.provenance.get("code") or {}
-        named = {
-            "pdk-model": self.name,
-            "pdk-model-version": self.version,
-            "pdk-data-repo": data.get("repo"),
-            "pdk-data-commit": data.get("commit"),
-            "pdk-code-sha": code.get("sha"),
-        }
-        return {key: str(value) for key, value in named.items() if value}
+        own = {"pdk-model": self.name, "pdk-model-version": self.version}
+        return {key: value for key, value in own.items() if value} | self.provenance.headers()

@@ -15,6 +15,7 @@ import yaml
 from pdk.engines.determined import Version
 from pdk.engines.pachyderm import DataCommit, Pachyderm
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
+from pdk.provenance import Code, ConfigFile, Data, JobRef, ParentVersion, Provenance
 from pdk.train.arguments import Job
 from pdk.train.checkout import Checkout
 
@@ -70,22 +71,32 @@ def complete(config: dict[str, Any], job: Job, data: DataCommit, parent: Parent 
     return made
 
 
-def provenance(job: Job, data: DataCommit, code: Checkout, config: str, experiment: int, parent: Parent | None) -> dict[str, Any]:
-    """What a model version says of its origin."""
-    return {
-        "data": {"project": data.project, "repo": data.repo, "commit": data.id, "content": data.content},
-        "code": {"url": code.url, "sha": code.sha, "folder": job.sub_dir},
-        "config": {"file": job.config, "hash": config},
-        "experiment": experiment,
-        "job": job_of(job),
-        "mode": "incremental" if job.incremental else "full",
-        "parent": {"version": parent.version.name, "commit": parent.commit} if parent else None,
-    }
+def provenance(job: Job, data: DataCommit, code: Checkout, config: str, experiment: int, parent: Parent | None) -> Provenance:
+    """Make what a model version says of its origin."""
+    return Provenance(
+        data=data_of(data),
+        code=Code(code.url, code.sha, job.sub_dir),
+        config=ConfigFile(job.config, config),
+        experiment=experiment,
+        job=job_of(job),
+        mode=mode_of(job),
+        parent=ParentVersion(parent.version.name, parent.commit) if parent else None,
+    )
 
 
-def job_of(job: Job) -> dict[str, str]:
-    """What a model version says of the job that registered it."""
-    return {"project": job.project, "pipeline": job.pipeline, "id": job.job_id}
+def data_of(data: DataCommit) -> Data:
+    """Make what a model version says of its data commit."""
+    return Data(data.project, data.repo, data.id, data.content)
+
+
+def job_of(job: Job) -> JobRef:
+    """Make what a model version says of the job that registered it."""
+    return JobRef(job.project, job.pipeline, job.job_id)
+
+
+def mode_of(job: Job) -> str:
+    """Return how a job trains, in a word."""
+    return "incremental" if job.incremental else "full"
 
 
 def check_own(version: Version, job: Job) -> None:
@@ -94,27 +105,30 @@ def check_own(version: Version, job: Job) -> None:
     Raises:
         UserError: another pipeline was first.
     """
-    known = version.metadata.get("job") or {}
+    known = version.provenance.job
     if known != job_of(job):
-        other = f"by pipeline {known.get('project')}/{known.get('pipeline')}" if known else "by somebody else"
+        other = f"by pipeline {known.project}/{known.pipeline}" if known else "by somebody else"
         raise UserError(
             f"model {job.model!r} has a version named {version.name} already, registered {other}; versions are named by the job, whose ID "
             "all pipelines on one commit share, so this model is not registered; give this pipeline another --model"
         )
 
 
-def same_training(
-    versions: Sequence[Version], data: DataCommit, code: Checkout, folder: str, config: str, *, incremental: bool
-) -> Version | None:
-    """A version that was trained on the same data, code and config in the same mode: nothing would come out differently."""
-    mode = "incremental" if incremental else "full"
+def same_training(versions: Sequence[Version], job: Job, data: DataCommit, code: Checkout, config: str) -> Version | None:
+    """Find a version that was trained on the same data, code and config in the same mode: nothing would come out differently.
+
+    Args:
+        config: hash of the config.
+    """
     for version in versions:
-        known = version.metadata
+        known = version.provenance
         if (
-            (known.get("data") or {}).get("content") == data.content
-            and known.get("code") == {"url": code.url, "sha": code.sha, "folder": folder}
-            and (known.get("config") or {}).get("hash") == config
-            and known.get("mode") == mode
+            known.data is not None
+            and known.data.content == data.content
+            and known.code == Code(code.url, code.sha, job.sub_dir)
+            and known.config is not None
+            and known.config.hash == config
+            and known.mode == mode_of(job)
         ):
             return version
     return None
@@ -124,9 +138,9 @@ def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pach
     """The newest version whose data commit is an ancestor of this one and differs by new files only; and why, in words."""
     by_commit: dict[str, Version] = {}
     for version in versions:  # newest first
-        known = version.metadata.get("data") or {}
-        if known.get("repo") == data.repo and known.get("project") == data.project:
-            by_commit.setdefault(str(known.get("commit")), version)
+        known = version.provenance.data
+        if known is not None and (known.project, known.repo) == (data.project, data.repo):
+            by_commit.setdefault(known.commit, version)
     for ancestor in pachyderm.ancestors(data):
         found = by_commit.get(ancestor)
         if found is None:
@@ -148,7 +162,7 @@ def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pach
     return None, "no earlier version was trained on an ancestor of this commit: training on everything"
 
 
-def write_info(out: Path, job: Job, metadata: dict[str, Any], checkpoint: str) -> None:
+def write_info(out: Path, job: Job, version: Version) -> None:
     """``model-info.yaml`` for the deploy step."""
     content = {
         "name": job.model,
@@ -156,7 +170,7 @@ def write_info(out: Path, job: Job, metadata: dict[str, Any], checkpoint: str) -
         "pipeline": job.pipeline,
         "repo": job.repo,
         "project": job.project,
-        "checkpoint": checkpoint,
-        "provenance": metadata,
+        "checkpoint": version.checkpoint,
+        "provenance": version.provenance.to_json(),
     }
     (out / "model-info.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pdk.engines.determined import Determined, Version
-from pdk.engines.pachyderm import Pachyderm
+from pdk.engines.pachyderm import DataCommit, Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
+from pdk.provenance import numbers_of
 from pdk.timing import WAITING, clock
 from pdk.train import experiment as experiments
 from pdk.train.arguments import Job
-from pdk.train.checkout import checkout
+from pdk.train.checkout import Checkout, checkout
 
 POLL_S = 0.5
 FAILURE_LINES = 25
@@ -45,29 +47,25 @@ def run(job: Job) -> None:
         version = next((known for known in versions if known.name == job.job_id), None)
         if version is not None:
             say(f"version {job.job_id} is registered already")
-        elif same := experiments.same_training(versions, data, code, job.sub_dir, digest, incremental=job.incremental):
+        elif same := experiments.same_training(versions, job, data, code, digest):
             say(f"the same data, code and config were trained already as version {same.name}: its checkpoint is registered again")
-            metadata = {**same.metadata, "data": _data(data), "job": experiments.job_of(job), "reused": same.name}
-            version = determined.register(job.model, job.job_id, same.checkpoint, metadata, f"reuses version {same.name}")
+            origin = replace(same.provenance, data=experiments.data_of(data), job=experiments.job_of(job), reused=same.name)
+            version = determined.register(job.model, job.job_id, same.checkpoint, origin, f"reuses version {same.name}")
         else:
             version = _train(job, code, config, digest, data, determined, pachyderm, versions)
         experiments.check_own(version, job)
         say(f"model {job.model}: version {version.number}, named {version.name}")
     determined.download(version.checkpoint, job.out / "checkpoint")
-    experiments.write_info(job.out, job, dict(version.metadata), version.checkpoint)
+    experiments.write_info(job.out, job, version)
     say("the checkpoint and model-info.yaml are in /pfs/out")
-
-
-def _data(data: Any) -> dict[str, str]:
-    return {"project": data.project, "repo": data.repo, "commit": data.id, "content": data.content}
 
 
 def _train(
     job: Job,
-    code: Any,
+    code: Checkout,
     config: dict[str, Any],
     digest: str,
-    data: Any,
+    data: DataCommit,
     determined: Determined,
     pachyderm: Pachyderm,
     versions: list[Version],
@@ -90,9 +88,8 @@ def _train(
     metrics = determined.metrics(checkpoint)
     say(f"experiment {number} completed; best checkpoint {checkpoint}: " + ", ".join(f"{k} {v}" for k, v in sorted(metrics.items())))
     determined.ensure_model(job.model, f"trained by pipeline {job.pipeline} on {job.project}/{job.repo}")
-    metadata = experiments.provenance(job, data, code, digest, number, parent)
-    metadata["metrics"] = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-    return determined.register(job.model, job.job_id, checkpoint, metadata, f"data commit {data.id}, experiment {number}")
+    origin = replace(experiments.provenance(job, data, code, digest, number, parent), metrics=numbers_of(metrics))
+    return determined.register(job.model, job.job_id, checkpoint, origin, f"data commit {data.id}, experiment {number}")
 
 
 def _follow(determined: Determined, number: int) -> None:
