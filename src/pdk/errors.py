@@ -31,7 +31,7 @@ class NotFound(UserError):
 
 
 class Conflict(UserError):
-    """It exists already, or its state does not allow the call."""
+    """It exists already, or somebody else changed it first."""
 
 
 class WrongState(Conflict):

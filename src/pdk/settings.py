@@ -1,4 +1,4 @@
-"""Every setting, with its default, unit and reason. The only module (beside the containers' arguments) that reads `os.environ`."""
+"""Every setting, with its default, unit and reason. Who else reads the environment is listed in `tests/test_layout.py`."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdk.engines.kserve import MODEL_VERSION
 from pdk.errors import NotFound, PdkError
 from pdk.provenance import Data
+from pdk.words import MODEL_VERSION
 
 if TYPE_CHECKING:
     from pdk.engines.determined import Determined, Version

@@ -9,6 +9,7 @@ import typer
 
 from pdk.cli.common import Output, State, kserve, show
 from pdk.errors import NotFound
+from pdk.words import MODEL_VERSION
 
 if TYPE_CHECKING:
     from pdk.engines.kserve import KServe
@@ -26,7 +27,7 @@ def _split(service: str) -> tuple[str, str]:
 @rollout.command("status")
 def status(service: Service, state: State = None, output: Output = "table") -> None:
     """Which versions serve, and what share of the requests each gets."""
-    from pdk.engines.kserve import CANARY, MODEL_VERSION, status_of
+    from pdk.engines.kserve import CANARY, status_of
 
     namespace, name = _split(service)
     body = kserve(state).find(namespace, name)
@@ -46,8 +47,6 @@ def status(service: Service, state: State = None, output: Output = "table") -> N
 
 
 def _act(service: str, act: Callable[[KServe], Callable[[str, str], dict[str, Any]]], engine: KServe, timeout: float) -> None:
-    from pdk.engines.kserve import MODEL_VERSION
-
     namespace, name = _split(service)
     made = act(engine)(namespace, name)
     version = (made["metadata"].get("annotations") or {}).get(MODEL_VERSION) or "without a name"

@@ -18,6 +18,7 @@ from pdk.cli.common import State, installation
 from pdk.cli.verbs import store
 from pdk.errors import EngineError, NotFound, UserError
 from pdk.settings import named_pachyderm
+from pdk.words import FILE_HEAD
 
 PART = 1 << 20
 
@@ -69,14 +70,14 @@ def local_put(state: Path | None) -> Callable[..., str] | None:
 
 
 def packed(files: Mapping[str, str | Path], sent: Callable[[int], object]) -> Iterator[bytes]:
-    """Files as the server takes them in one stream: length of path (2 bytes) and content (8 bytes), path, content."""
+    """Files as the server takes them in one stream: before each its `FILE_HEAD`."""
     buffer = bytearray()
     for path, source in files.items():
         name = path.encode()
         file = os.open(source, os.O_RDONLY)
         try:
             size = left = os.fstat(file).st_size
-            buffer += len(name).to_bytes(2, "big") + size.to_bytes(8, "big") + name
+            buffer += FILE_HEAD.pack(len(name), size) + name
             while left:
                 part = os.read(file, min(left, PART))
                 if not part:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pdk.deploy.arguments import Job
-from pdk.engines.kserve import DIGEST, MODE, MODEL_VERSION
+from pdk.engines.kserve import MODE
+from pdk.words import ARCHIVE_DIGEST, KEEP_PREVIOUS_S, MODEL_VERSION, REQUEST_LOG_SAMPLE
 
 
 def spec_for(job: Job, uri: str) -> dict[str, Any]:
@@ -33,9 +34,9 @@ def spec_for(job: Job, uri: str) -> dict[str, Any]:
 def annotations_for(job: Job, digest: str, version: str) -> dict[str, str]:
     """The annotations of the InferenceService: what is served, and how."""
     return {
-        DIGEST: digest,
+        ARCHIVE_DIGEST: digest,
         MODEL_VERSION: version,
         MODE: job.mode,
-        "pdk/keep-previous-s": str(job.keep_previous_s),  # always said, so that what an earlier run asked for ends
-        "pdk/request-log-sample": f"{job.log_sample:g}",
+        KEEP_PREVIOUS_S: str(job.keep_previous_s),  # always said, so that what an earlier run asked for ends
+        REQUEST_LOG_SAMPLE: f"{job.log_sample:g}",
     }

@@ -11,7 +11,7 @@ import yaml
 from pdk.deploy.archive import digest_of, pack
 from pdk.deploy.arguments import Job
 from pdk.deploy.rollout import annotations_for, spec_for
-from pdk.engines.kserve import MODEL_VERSION, KServe
+from pdk.engines.kserve import KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
@@ -19,6 +19,7 @@ from pdk.provenance import Provenance
 from pdk.stores import Store, bucket_of
 from pdk.stores.pachyderm import PachydermStore
 from pdk.timing import clock
+from pdk.words import MODEL_VERSION
 
 STORE_S = 180.0  # how long a model store may be away; what is put there once more does no harm: it is named by its content
 

@@ -1,1 +1,1 @@
-"""The three engines, as the flow sees them: the only modules of train, deploy and cli that import an engine's SDK."""
+"""The three engines as the flow and the command line see them. Vendor errors stop here; `.importlinter` says who else imports an SDK."""

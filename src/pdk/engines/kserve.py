@@ -17,11 +17,9 @@ from kubernetes import client, config
 from pdk.engines.patience import patiently
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
 from pdk.timing import IMPORTS, WAITING, clock
+from pdk.words import ARCHIVE_DIGEST, MODEL_VERSION, PREVIOUS_SERVED
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
-DIGEST = "pdk/archive-digest"
-MODEL_VERSION = "pdk/model-version"
-PREVIOUS = "pdk/previous"  # annotation: what served before, to go back to: its predictor, digest and version as JSON
 OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that a pod belongs to
 MODE = "serving.kserve.io/deploymentMode"
 CANARY = "canaryTrafficPercent"
@@ -78,7 +76,9 @@ def _remembered(body: Mapping[str, Any]) -> str:
     """What an InferenceService serves, to go back to."""
     notes = body["metadata"].get("annotations") or {}
     predictor = {key: value for key, value in body["spec"]["predictor"].items() if key != CANARY}
-    return json.dumps({"predictor": predictor, "digest": notes.get(DIGEST, ""), "version": notes.get(MODEL_VERSION, "")}, sort_keys=True)
+    return json.dumps(
+        {"predictor": predictor, "digest": notes.get(ARCHIVE_DIGEST, ""), "version": notes.get(MODEL_VERSION, "")}, sort_keys=True
+    )
 
 
 def _isvc(namespace: str, name: str, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -211,8 +211,8 @@ class KServe:
                 return False
             changed = {**noted, **annotations}
             alone = present["spec"]["predictor"].get(CANARY) in (None, 100)
-            if noted.get(DIGEST) != annotations.get(DIGEST) and alone and status_of(present).phase == "ready":
-                changed[PREVIOUS] = _remembered(present)  # what served; one that never did is nothing to go back to
+            if noted.get(ARCHIVE_DIGEST) != annotations.get(ARCHIVE_DIGEST) and alone and status_of(present).phase == "ready":
+                changed[PREVIOUS_SERVED] = _remembered(present)  # what served; one that never did is nothing to go back to
             present["metadata"]["annotations"], present["spec"] = changed, wanted
             return True
 
@@ -272,11 +272,11 @@ class KServe:
             notes = present["metadata"].setdefault("annotations", {})
             if before and present["spec"]["predictor"] == before["predictor"]:
                 return False
-            before.update(before or json.loads(notes.get(PREVIOUS) or "{}"))
+            before.update(before or json.loads(notes.get(PREVIOUS_SERVED) or "{}"))
             if not before:
                 raise UserError(f"InferenceService {namespace}/{name} has had no version before this one")
-            notes[PREVIOUS] = "" if CANARY in present["spec"]["predictor"] else _remembered(present)
-            notes[DIGEST], notes[MODEL_VERSION] = before["digest"], before["version"]
+            notes[PREVIOUS_SERVED] = "" if CANARY in present["spec"]["predictor"] else _remembered(present)
+            notes[ARCHIVE_DIGEST], notes[MODEL_VERSION] = before["digest"], before["version"]
             present["spec"]["predictor"] = before["predictor"]
             return True
 

@@ -17,12 +17,11 @@ from typing import Any
 
 import aiohttp
 
+from pdk.words import OPEN_REQUESTS, RELIED_ON, WAKES, WEIGHTS
+
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
 REPORT_S = 0.5
-WEIGHTS = "pdk/weights"  # annotation of Endpoints: address → share of the requests
-RELIED_ON = "pdk/relied-on"  # annotation of Endpoints: the addresses to which a request goes that another one dropped
-WAKES = "pdk/wakes"  # annotation of Endpoints: "true" where a request that finds no address had better wait for one
 
 
 @dataclass
@@ -102,7 +101,7 @@ class Routes:
                     target.most = target.open
                 busy = {name for name, count in counts.items() if count}
                 if busy or told:
-                    async with session.post(f"{self.server}/pdk/v1/open-requests", json=counts):
+                    async with session.post(self.server + OPEN_REQUESTS, json=counts):
                         told = busy
 
     def _session(self) -> aiohttp.ClientSession:

@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """Listens; ``async with Server(...)``."""
+    """Listens, as long as `run` runs."""
 
     def __init__(self, answer: Answer, host: str, port: int) -> None:
         self.answer, self.host, self.port = answer, host, port

@@ -31,11 +31,11 @@ from pdk.local.kit.spec import Bind, Spec
 log = logging.getLogger(__name__)
 TAIL_LINES = 30
 LET_GO = "let-go"  # in the run folder of a trial that the server ends with itself
-# a trial outlives its server: while it is away, connections are refused or a proxy answers 502-504
 # everything that a trial's processes do among themselves stays on this machine
 INTERFACES = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo")
 # the ports that they use for it, which would be the same for every trial
 PORTS = ("C10D_PORT", "INTER_TRAIN_PROCESS_COMM_PORT_1", "INTER_TRAIN_PROCESS_COMM_PORT_2", "DTRAIN_SSH_PORT")
+# a trial outlives its server: while it is away, connections are refused or a proxy answers 502-504
 RETRY = {"total": 100000, "backoff_factor": 0.5, "backoff_max": 2, "allowed_methods": False, "status_forcelist": [502, 503, 504]}
 
 

@@ -26,14 +26,13 @@ from pdk.local.kserve.rules.rollout import Revision, Share
 from pdk.local.kserve.runtime import predictor as predictors
 from pdk.local.kserve.runtime.fleet import DRAIN_S, TRIAL_S, Fleet
 from pdk.local.kserve.runtime.predictor import LoadFailed, Place, Predictor
-from pdk.local.kserve.runtime.records import PODS, PREVIOUS, STABLE, Key, Records
+from pdk.local.kserve.runtime.records import Key, Records
 from pdk.local.kserve.store import table
+from pdk.words import KEEP_PREVIOUS_S, PODS, PREVIOUS, REQUEST_LOG_SAMPLE, STABLE
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
 SETTLE_S = 2.0  # for which a new revision must answer before the one before it may go; TRIAL_S once it has stopped answering
-SAMPLE = "pdk/request-log-sample"  # annotation: the share of requests whose bodies are logged
-KEEP_WARM = "pdk/keep-previous-s"  # annotation: seconds for which the revision before goes on running, so that going back is quick
 
 
 class Service:
@@ -94,7 +93,7 @@ class Service:
         pod = predictors.new_pod(revision.name)
         self._starting.add(pod)
         await self.records.pod(pod, "Pending", ready=False)
-        sample = min(1.0, max(0.0, rollout.number_of(isvc, SAMPLE)))
+        sample = min(1.0, max(0.0, rollout.number_of(isvc, REQUEST_LOG_SAMPLE)))
         place = Place(self.folder / pod, self.home / "models", self.home / "requests" / self.key[0] / self.key[1], sample, self.hide)
         restarts = self.fleets[revision.name].failures if revision.name in self.fleets else 0
         made: Predictor | None = None
@@ -149,7 +148,7 @@ class Service:
         spare = [(Share(found.revision, 0), found) for found in others if found not in [one for _, one in shared]]
         replicas = [(share, found.ready) for share, found in shared + spare]
         await self.records.route(replicas, self.stable, self.previous, wakes=wakes)
-        await self._retire(rollout.number_of(isvc, KEEP_WARM), kept)
+        await self._retire(rollout.number_of(isvc, KEEP_PREVIOUS_S), kept)
         await self._report(isvc, fleet, shared)
 
     def _leave_settling(self, latest: Revision) -> None:

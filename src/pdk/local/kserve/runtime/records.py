@@ -12,11 +12,9 @@ from pdk.local.kserve.rules import objects, status
 from pdk.local.kserve.rules.kinds import ENDPOINTS, ISVC, POD, ApiError, Json, Kind
 from pdk.local.kserve.rules.rollout import Revision, Share
 from pdk.local.kserve.store import table
+from pdk.words import PODS, PREVIOUS, RELIED_ON, STABLE, WAKES, WEIGHTS
 
 Key = tuple[str, str]  # namespace and name
-STABLE, PREVIOUS, PODS, WEIGHTS, RELIED_ON, WAKES = (
-    "pdk/stable", "pdk/previous", "pdk/pods", "pdk/weights", "pdk/relied-on", "pdk/wakes",
-)  # fmt: skip
 
 
 class Records:

@@ -33,6 +33,7 @@ from pdk.local.kserve.rules.kinds import (
 from pdk.local.kserve.runtime.controller import Controller
 from pdk.local.kserve.store import table
 from pdk.local.kserve.wire import discovery, protobuf
+from pdk.words import OPEN_REQUESTS
 
 log = logging.getLogger(__name__)
 BODY_LIMIT = 3 << 20  # bytes, as a Kubernetes API server's
@@ -68,7 +69,7 @@ class Api:
         for version in discovery.versions():
             made.append(Route(f"/{discovery.path_of(version)}", partial(self.fixed, discovery.resources(version))))
             made.append(Route(f"/openapi/v3/{discovery.path_of(version)}", partial(self.fixed, discovery.openapi(version))))
-        made.append(Route("/pdk/v1/open-requests", self.open_requests, methods=["POST"]))
+        made.append(Route(OPEN_REQUESTS, self.open_requests, methods=["POST"]))
         for kind in KINDS:
             made += self._kind_routes(kind)
         made.append(Route("/{path:path}", self.unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))

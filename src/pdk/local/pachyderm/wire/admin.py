@@ -22,10 +22,10 @@ from pdk.local.pachyderm.runtime import check, garbage
 from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store.blobs import BlobStore, Damaged
 from pdk.local.pachyderm.wire.s3_read import begun
+from pdk.words import FILE_HEAD
 
 log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
-HEAD = 10  # bytes before each path of a stream of files
 COLLECT_S = 3600.0  # between two runs of the garbage collection
 
 
@@ -99,7 +99,7 @@ class Admin:
     async def put(self, request: Request) -> Response:
         """``POST /-/put/PROJECT/REPO/BRANCH?append=1``: a stream of files, in one commit.
 
-        Each file is the length of its path (2 bytes, big-endian) and of its content (8 bytes), the path, the content.
+        Each file is its `FILE_HEAD`, the path, the content.
         """
         names, append = request.path_params, request.query_params.get("append") == "1"
         target = CommitRef(RepoRef(names["project"], names["repo"]), branch=names["branch"])
@@ -133,14 +133,14 @@ async def _unpack(stream: AsyncIterator[bytes], upload: Upload, *, append: bool)
                 upload.add(path, bytes(memoryview(buffer)[at : at + taken]))
                 at, left = at + taken, left - taken
                 continue
-            if len(buffer) - at < HEAD:
+            if len(buffer) - at < FILE_HEAD.size:
                 break
-            length = int.from_bytes(buffer[at : at + 2], "big")
-            if len(buffer) - at < HEAD + length:
+            length, size = FILE_HEAD.unpack_from(buffer, at)
+            if len(buffer) - at < FILE_HEAD.size + length:
                 break
-            left = int.from_bytes(buffer[at + 2 : at + HEAD], "big")
-            path = buffer[at + HEAD : at + HEAD + length].decode("utf-8", "replace")
-            at += HEAD + length
+            at += FILE_HEAD.size
+            path, left = buffer[at : at + length].decode("utf-8", "replace"), size
+            at += length
             if not append:
                 upload.delete(path)
             if not left:
