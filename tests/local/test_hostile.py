@@ -202,7 +202,7 @@ class Watched(Up):
         with (self.state / "up.log").open("ab") as log:
             words = [sys.executable, "-P", "-c", HUNG, str(self.state)]
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, cwd=place)
-        wait_until(self.healthy, 90, "the servers")
+        wait_until(lambda: self.healthy() and "PDK is up" in (self.state / "up.log").read_text(), 90, "the supervisor and its servers")
         return self
 
 

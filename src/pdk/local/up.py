@@ -310,7 +310,8 @@ class Supervisor:
                     waiting.discard(name)
                 elif time.monotonic() > deadline or self._deaths.get(name, 0) >= START_TRIES:
                     tail = "\n".join((self.installation.folder(name) / "log").read_text(errors="replace").splitlines()[-5:])
-                    raise EngineError(f"{name} does not start; the last lines of its log:\n{tail}")
+                    said = f"the last lines of its log:\n{tail}" if tail else "it does not answer, and its log is empty"
+                    raise EngineError(f"{name} does not start; {said}")
             if waiting:
                 await asyncio.sleep(0.05)
 
