@@ -23,6 +23,7 @@ from pdk.settings import SERVERS, Installation
 
 pytest_plugins = ["conformance.kserve.services", "parity.engine", "parity.cluster", "parity.master", "serving.runtime"]
 
+PACKAGES = {"sshd": "openssh-server"}  # Debian's, where they are named otherwise
 PAUSE_S = 0.02  # between two looks at a condition
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
@@ -41,11 +42,14 @@ def wait_until(condition, timeout=60.0, what="the condition"):
 
 
 def program(name, *places):
-    """A client program on PATH or at one of `places`; skips the test where there is none."""
+    """A client program on PATH or at one of `places`; without it the test is skipped, or fails where it was asked for on real engines."""
     for place in (shutil.which(name), *places):
         if place and Path(place).exists():
             return str(place)
-    pytest.skip(f"{name} is not installed here")
+    missing = f"{name} is not installed here; on Debian: apt-get install {PACKAGES.get(name, name)}"
+    if os.environ.get("PDK_TEST_INGRESS"):
+        pytest.fail(missing)
+    pytest.skip(missing)
     return None
 
 
