@@ -12,7 +12,7 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from conftest import wait_until
-from flow.test_store_kill import Alone
+from flow.test_store_kill import server  # noqa: F401 - a fixture
 from local.test_versions import REPO, Store
 from pdk.errors import TemporaryError
 from pdk.local.kit.db import damage
@@ -204,15 +204,7 @@ def test_a_sound_file_has_no_damage(store):
     assert store.db.health() == ""
 
 
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "state").mkdir()
-    running = Alone(tmp_path / "state").start()
-    yield running
-    running.stop()
-
-
-def test_clients_are_told_what_is_lost(server):
+def test_clients_are_told_what_is_lost(server):  # noqa: F811 - the fixture
     installation = server.installation
     client = Client(host="127.0.0.1", port=installation.ports.pachyderm)
     repo = pfs.Repo(name="data", type="user", project=pfs.Project(name="default"))
