@@ -90,16 +90,7 @@ async def serve(installation: Installation) -> None:
         door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz", "/livez", "/readyz"), always=True)
         api = Api(db, controller, address)
         checks: web.Checks = {"database": db.health, "models": partial(main.writable, home), "services": controller.steps.health}
-        app = web.Guard(
-            Starlette(
-                routes=[
-                    web.healthz(checks),
-                    *api.routes(),
-                ]
-            ),
-            door,
-            status_body,
-        )
+        app = web.Guard(Starlette(routes=[web.healthz(checks), *api.routes()]), door, status_body)
         listening = web.serve(app, installation.bind, installation.ports.kserve, (str(certificate), str(key)))
         async with main.running(db.examine(), controller.run(), listening):
             await web.until_signal()

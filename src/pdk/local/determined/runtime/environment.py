@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import sys
 import sysconfig
@@ -19,6 +18,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdk.durable import sync
 from pdk.local.kit.spec import Bind
 
 BUILDING = threading.Lock()  # trials that start at once may need the same one
@@ -81,6 +81,4 @@ def _build(target: Path) -> None:
         script.chmod(0o755)
     (target / "lock").touch()  # held by the trial whose hook runs (entry.sh)
     (target / "ready").touch()
-    descriptor = os.open(target, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync(target)

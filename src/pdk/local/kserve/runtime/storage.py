@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pdk.durable import sync
 from pdk.errors import TemporaryError, UserError
 from pdk.local.kserve.rules.kinds import SECRET, SERVICE_ACCOUNT, Json
 from pdk.local.kserve.store import table
@@ -118,11 +119,7 @@ def fetch(uri: str, cache: Path, access: S3Access) -> Path:
 def _make_durable(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for path in (Path(place), *(Path(place) / name for name in names)):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
 
 def _inside(key: str) -> str:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pdk.durable import sync
 from pdk.errors import EngineError
 from pdk.local.pachyderm.store.locations import Blob, extents
 
@@ -61,15 +62,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class BlobStore:
     """The content of all repos of one server, below `root`.
 
@@ -98,7 +90,7 @@ class BlobStore:
 
     def _open_pack(self) -> int:
         descriptor = os.open(self.pack_path(self._number), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        sync_folder(self.packs)
+        sync(self.packs)
         self._end = os.fstat(descriptor).st_size
         return descriptor
 
@@ -249,7 +241,7 @@ class BlobStore:
     def remove_pack(self, number: int) -> None:
         """Remove a pack that nothing refers to. Who has it open reads on."""
         self.pack_path(number).unlink()
-        sync_folder(self.packs)
+        sync(self.packs)
 
     def unpinned_large(self) -> set[bytes]:
         """The large files that nobody is about to refer to: what of them is not on record after this call is nobody's."""

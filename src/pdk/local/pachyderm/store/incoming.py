@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from pdk.durable import sync
 from pdk.errors import TemporaryError
-from pdk.local.pachyderm.store.blobs import LARGE, BlobStore, digest, sync_folder, write_all
+from pdk.local.pachyderm.store.blobs import LARGE, BlobStore, digest, write_all
 from pdk.local.pachyderm.store.locations import EMPTY, Blob, recorded
 
 BATCH = 1 << 20  # bytes of small contents that are written together
@@ -108,8 +109,8 @@ class Incoming:
         target = self.store.large_path(name)
         target.parent.mkdir(exist_ok=True)
         self._path.rename(target)
-        sync_folder(target.parent)
-        sync_folder(self.store.large)
+        sync(target.parent)
+        sync(self.store.large)
         self.rows[name] = Blob(name, self._size, 0, 0)
         self._path = None
 
