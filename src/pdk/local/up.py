@@ -36,6 +36,7 @@ START_TRIES = 3  # of a server, before `pdk up` gives up at its start
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between restarts of a server that dies
 HUNG_S = 30.0  # a server that does not answer for so long is ended and started again
 LOOK_S = 5.0  # between two looks at a server that answers
+START_LOOK_S = 0.05  # and at one that is starting
 STACKS_S = 0.5  # for a hung server to write down what it is doing
 STOP_S = 45.0  # longer than the grace that predictors get
 PR_SET_PDEATHSIG = 1
@@ -210,6 +211,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._deaths: dict[str, int] = {}
+        self._answers: dict[str, Mapping[str, Any]] = {}
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -256,9 +258,10 @@ class Supervisor:
         while not self._stopping.is_set():
             began = time.monotonic()
             server = self._processes[name] = await self._spawn(name)
-            watch = asyncio.create_task(self._end_when_hung(name, server), name=f"watch {name}")
+            watch = asyncio.create_task(self._watch(name, server), name=f"watch {name}")
             code = await server.wait()
             watch.cancel()
+            self._answers.pop(name, None)
             if self._stopping.is_set():
                 return
             deaths = self._deaths[name] = self._deaths.get(name, 0) + 1 if time.monotonic() - began < 60 else 1
@@ -267,12 +270,13 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _end_when_hung(self, name: str, server: asyncio.subprocess.Process) -> None:
-        """End a server that answers no more; what every thread of it does at that moment goes to its log."""
+    async def _watch(self, name: str, server: asyncio.subprocess.Process) -> None:
+        """Keep a server's last answer, and end it when it answers no more; what its threads do at that moment goes to its log."""
         answered, began = time.monotonic() + START_S, time.monotonic()  # it has that long for its first answer
         while not self._stopping.is_set():
-            if await asyncio.to_thread(health, self.installation, name, self.hung_s) is not None:
+            if (answer := await asyncio.to_thread(health, self.installation, name, self.hung_s)) is not None:
                 answered = time.monotonic()
+                self._answers[name] = answer
             if time.monotonic() - answered > self.hung_s:
                 silent = time.monotonic() - max(answered, began)
                 self.say(f"{name} has not answered for {silent:.0f} s and is ended; see {self.installation.folder(name)}/log")
@@ -281,7 +285,8 @@ class Supervisor:
                     await asyncio.sleep(STACKS_S)
                     server.kill()
                 return
-            await asyncio.sleep(min(LOOK_S, self.hung_s / 4))
+            starts = time.monotonic() < began + START_S and (answer is None or failing_checks(answer))
+            await asyncio.sleep(START_LOOK_S if starts else min(LOOK_S, self.hung_s / 4))
 
     async def _stop(self, name: str) -> None:
         server = self._processes.get(name)
@@ -300,7 +305,7 @@ class Supervisor:
         waiting, failing = set(SERVERS), dict[str, str]()
         while waiting and not self._stopping.is_set():
             for name in sorted(waiting):
-                answer = await asyncio.to_thread(health, self.installation, name)
+                answer = self._answers.get(name)
                 failing[name] = failing_checks(answer) if answer else ""
                 if answer is not None and not failing[name]:
                     waiting.discard(name)
@@ -313,7 +318,7 @@ class Supervisor:
                     said = f"the last lines of its log:\n{tail}" if tail else "it does not answer, and its log is empty"
                     raise EngineError(f"{name} does not start; {said}")
             if waiting:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(START_LOOK_S)
 
     def _announce(self) -> None:
         host, ports = self.installation.host, self.installation.ports
