@@ -47,7 +47,7 @@ def be_trial(_argv, environment):
 def main():
     """Serve."""
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
-    from pdk.local.kit import launcher, loopback
+    from pdk.kit import launcher, loopback
 
     assert loopback.MACHINE  # imported once, here, as the warm process does it
     print("ready", flush=True)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from pdk.errors import PdkError
-from pdk.local.kit import web
+from pdk.kit import web
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 

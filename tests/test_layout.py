@@ -51,8 +51,8 @@ def test_every_module_says_why_it_exists():
             r"os\.environ",
             {
                 "settings.py",
-                "train/arguments.py",
-                "deploy/arguments.py",
+                "flow/train/arguments.py",
+                "flow/deploy/arguments.py",
                 "demo.py",
                 "local/determined/runtime/zygote.py",
                 "local/determined/runtime/devices.py",

@@ -1,8 +1,8 @@
-"""The train container's program: `pdk.train` with the command line of the guide."""
+"""The train container's program: `pdk.flow.train` with the command line of the guide."""
 
 import sys
 
-from pdk.train.run import main
+from pdk.flow.train.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from conftest import CHECKOUT
 PACK = """
 import sys
 from pathlib import Path
-from pdk.deploy.archive import pack
+from pdk.flow.deploy.archive import pack
 from pdk.provenance import Provenance
 
 made = pack("nothing", "1", Path(sys.argv[1]), Provenance(), Path(sys.argv[2]))

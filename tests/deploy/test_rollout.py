@@ -2,9 +2,9 @@
 
 import pytest
 
-from pdk.deploy.arguments import parse
-from pdk.deploy.rollout import annotations_for, spec_for
 from pdk.errors import UserError
+from pdk.flow.deploy.arguments import parse
+from pdk.flow.deploy.rollout import annotations_for, spec_for
 
 ENV = {"PACHD_PEER_SERVICE_HOST": "h", "PACHD_PEER_SERVICE_PORT": "1"}
 

@@ -15,7 +15,7 @@ from conftest import wait_until
 from flow.test_store_kill import server  # noqa: F401 - a fixture
 from local.test_versions import REPO, Store
 from pdk.errors import TemporaryError
-from pdk.local.kit.db import damage
+from pdk.kit.db import damage
 from pdk.local.pachyderm.rules.model import CommitRef
 from pdk.local.pachyderm.runtime.inventory import missing
 from pdk.local.pachyderm.runtime.uploads import Upload

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from pdk.local.kit.db import Database, connect, migrate, split_statements
+from pdk.kit.db import Database, connect, migrate, split_statements
 
 TABLE = "CREATE TABLE t (x INTEGER PRIMARY KEY) STRICT;"
 

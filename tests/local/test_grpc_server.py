@@ -15,7 +15,7 @@ from hyperframe.frame import DataFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdk.local.kit import grpc_server, http2
+from pdk.kit import grpc_server, http2
 
 LARGE = 5 << 20
 

@@ -18,9 +18,9 @@ from conformance.pachyderm.test_jobs import create, ended
 from conformance.pachyderm.test_logs import pach  # noqa: F401 - a fixture
 from conftest import Up, wait_until
 from flow.test_store_kill import Alone
-from pdk.local.kit import foreign, launcher, logs, process
-from pdk.local.kit.process import base_environment
-from pdk.local.kit.spec import Spec
+from pdk.kit import foreign, launcher, logs, process
+from pdk.kit.process import base_environment
+from pdk.kit.spec import Spec
 from pdk.local.kserve.runtime import predictor
 
 
@@ -98,7 +98,7 @@ def test_a_program_has_no_way_into_its_run_folder(tmp_path):
 RIGHTS = """
 import ctypes, os, pathlib, sys
 sys.path.insert(0, sys.argv[1] + "/src")
-from pdk.local.kit import launcher
+from pdk.kit import launcher
 def show(argv, environment):
     libc = ctypes.CDLL(None, use_errno=True)
     print([line.split() for line in open("/proc/self/status") if line.startswith(("CapEff", "CapBnd", "NoNewPrivs"))])
@@ -114,7 +114,7 @@ launcher.launch(pathlib.Path(sys.argv[1]) / "run", show)
 def test_a_forked_program_cannot_undo_what_hides_a_folder():
     """As a trial that goes on in a warm process does: without an exec, which would take its rights away."""
     place = Path("/var/tmp") / f"pdk-rights-{os.getpid()}"
-    hidden, run, kit = place / "hidden", place / "run", place / "src/pdk/local/kit"
+    hidden, run, kit = place / "hidden", place / "run", place / "src/pdk/kit"
     try:
         for folder in (hidden, run, kit):
             folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 
 from local.test_versions import REPO, Store
 from pdk.errors import EngineError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits, files
 from pdk.local.pachyderm.rules.model import BranchRef, CommitRef
 from pdk.local.pachyderm.runtime.uploads import Upload

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_until
-from pdk.local.kit import launcher, loopback, process
-from pdk.local.kit.process import base_environment
-from pdk.local.kit.spec import Bind, Spec
+from pdk.kit import launcher, loopback, process
+from pdk.kit.process import base_environment
+from pdk.kit.spec import Bind, Spec
 
 LISTENERS = """
 import socket, threading, os
@@ -142,7 +142,7 @@ def test_as_an_ordinary_user(tmp_path):
         (place / "in").mkdir(parents=True)
         (place / "run").mkdir()
         (place / "in" / "a").write_text("hello")
-        kit = place / "src/pdk/local/kit"
+        kit = place / "src/pdk/kit"
         kit.mkdir(parents=True)
         for module in (launcher, loopback):
             shutil.copy(module.__file__, kit)

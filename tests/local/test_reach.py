@@ -8,7 +8,7 @@ import pytest
 
 from local.test_versions import Store
 from pdk.errors import PdkError, UserError
-from pdk.local.kit.reach import FETCHED, SENT, NotAllowed, Reach, check_allowance, covers, is_public
+from pdk.kit.reach import FETCHED, SENT, NotAllowed, Reach, check_allowance, covers, is_public
 from pdk.local.pachyderm.runtime import urls
 from pdk.local.pachyderm.runtime.uploads import Upload
 

@@ -9,10 +9,10 @@ import pytest
 
 from pdk.engines.determined import Version
 from pdk.errors import UserError
+from pdk.flow.train import arguments, experiment
 from pdk.local.determined.runtime import environment
 from pdk.local.pachyderm.runtime.layout import in_memory
 from pdk.provenance import Provenance
-from pdk.train import arguments, experiment
 
 
 def test_a_copy_of_an_installation_has_its_own_memory(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule
 
-from pdk.local.kit.db import migrate
+from pdk.kit.db import migrate
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.schema import MIGRATIONS
 

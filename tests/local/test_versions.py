@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pdk.errors import PdkError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import branches, commits, history, repos
 from pdk.local.pachyderm.rules.model import BranchRef, CommitRef, RepoRef
 from pdk.local.pachyderm.runtime import check, garbage

@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pdk.local.kit import web
-from pdk.local.kit.web import Door, Guard, host_of
+from pdk.kit import web
+from pdk.kit.web import Door, Guard, host_of
 
 
 def client(bind="127.0.0.1", **more):

@@ -3,7 +3,7 @@
 import pytest
 
 from pdk.errors import TemporaryError
-from pdk.local.kit.web import free_ports
+from pdk.kit.web import free_ports
 from pdk.local.kserve.runtime.storage import S3Access, fetch
 from pdk.stores.s3 import S3Store
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conftest import commit_all
 from pdk.errors import UserError
-from pdk.train.checkout import check_ref, check_url, checkout
+from pdk.flow.train.checkout import check_ref, check_url, checkout
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import commit_all, ssh_server
 from pdk.errors import UserError
-from pdk.train import checkout as module
-from pdk.train.checkout import Credentials, checkout
+from pdk.flow.train import checkout as module
+from pdk.flow.train.checkout import Credentials, checkout
 
 TOKEN = "very-secret-token"
 

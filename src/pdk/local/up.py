@@ -25,9 +25,9 @@ import psutil
 
 from pdk.durable import write_whole
 from pdk.errors import Conflict, EngineError, NotFound, UserError
-from pdk.local.kit import process, web
-from pdk.local.kit.main import alone
-from pdk.local.kit.reach import FETCHED, SENT, check_allowance, folder_of
+from pdk.kit import process, web
+from pdk.kit.main import alone
+from pdk.kit.reach import FETCHED, SENT, check_allowance, folder_of
 from pdk.settings import SERVERS, Installation, Ports, is_loopback
 
 START_S = 60.0  # a server that does not answer by then will not

@@ -1,6 +1,6 @@
 """Model stores: where archives are put, and the URI that KServe reads them from.
 
-What is put is named by the digest of what it is made from (`pdk.deploy.archive.digest_of`), so a step that is run again finds what
+What is put is named by the digest of what it is made from (`pdk.flow.deploy.archive.digest_of`), so a step that is run again finds what
 it made before instead of making it twice. A URI is handed out only when it can be read.
 """
 

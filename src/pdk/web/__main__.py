@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 from starlette.applications import Starlette
 
-from pdk.local.kit import main, web
+from pdk.kit import main, web
 from pdk.settings import Installation, is_loopback
 from pdk.web.app import routes
 from pdk.web.sources import Sources

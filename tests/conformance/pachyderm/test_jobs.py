@@ -13,7 +13,7 @@ from pachyderm_sdk.api import pfs, pps
 
 from conformance.pachyderm.test_logs import pach  # noqa: F401 - a fixture
 from conftest import Up, wait_until
-from pdk.local.kit.web import free_ports
+from pdk.kit.web import free_ports
 from pdk.local.pachyderm.runtime.layout import SHARED_MEMORY
 
 READ_BUCKET = """

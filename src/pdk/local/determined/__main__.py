@@ -9,6 +9,8 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from pdk.kit import main, web
+from pdk.kit.db import Database
 from pdk.local.determined.rules import experiments, sessions
 from pdk.local.determined.runtime import devices
 from pdk.local.determined.runtime.driver import Driver, Surroundings
@@ -23,8 +25,6 @@ from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.templates import Templates
 from pdk.local.determined.wire.trials import Trials
 from pdk.local.determined.wire.workspaces import Workspaces
-from pdk.local.kit import main, web
-from pdk.local.kit.db import Database
 from pdk.settings import Installation, inherited, is_loopback
 
 

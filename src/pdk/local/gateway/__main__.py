@@ -9,9 +9,9 @@ import aiohttp
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from pdk.kit import main, web
 from pdk.local.gateway.proxy import ANSWER_S, Proxy
 from pdk.local.gateway.routes import Routes
-from pdk.local.kit import main, web
 from pdk.settings import Installation
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]

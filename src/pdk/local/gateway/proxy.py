@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from yarl import URL
 
+from pdk.kit.web import TooLarge, host_of, read_body
 from pdk.local.gateway.routes import Routes
-from pdk.local.kit.web import TooLarge, host_of, read_body
 
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from pdk.local.kit import main, web
-from pdk.local.kit.db import Database
+from pdk.kit import main, web
+from pdk.kit.db import Database
 from pdk.local.kserve.rules import objects
 from pdk.local.kserve.rules.kinds import CONFIG_MAP, NAMESPACE, RUNTIME, SECRET, SERVICE_ACCOUNT, ApiError
 from pdk.local.kserve.runtime import pki

@@ -12,12 +12,12 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from pdk.errors import Conflict
-from pdk.local.kit import logs, main, web
-from pdk.local.kit.db import Database
-from pdk.local.kit.grpc_server import Answers
-from pdk.local.kit.http2 import Server
-from pdk.local.kit.reach import Reach
-from pdk.local.kit.spec import Bind
+from pdk.kit import logs, main, web
+from pdk.kit.db import Database
+from pdk.kit.grpc_server import Answers
+from pdk.kit.http2 import Server
+from pdk.kit.reach import Reach
+from pdk.kit.spec import Bind
 from pdk.local.pachyderm.rules import repos, secrets
 from pdk.local.pachyderm.rules.model import CommitRef
 from pdk.local.pachyderm.runtime.executor import Surroundings

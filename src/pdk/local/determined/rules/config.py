@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from pdk.errors import UserError
+from pdk.kit.logs import MASK
 from pdk.local.determined.rules import hyperparameters, searcher_config, storage
 from pdk.local.determined.rules.fields import FLAG, LIST, MAPPING, NUMBER, TEXT, TEXTS, WHOLE, Field, check, complete, refusal
-from pdk.local.kit.logs import MASK
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
 SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import NotFound, WrongState
+from pdk.kit.db import one
 from pdk.local.determined.rules import retention, search, searchers
 from pdk.local.determined.rules.config import Config, check_scheduling
-from pdk.local.kit.db import one
 
 Connection = sqlite3.Connection
 TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from pdk.errors import Conflict, NotFound, UserError, WrongState
+from pdk.kit.db import one
 from pdk.local.determined.rules import experiments, searchers, workspaces
-from pdk.local.kit.db import one
 
 Connection = sqlite3.Connection
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pdk.errors import UserError
+from pdk.kit.spec import Bind
 from pdk.local.determined.rules import retention
 from pdk.local.determined.rules.fields import FLAG, TEXT, Field, check, refusal
-from pdk.local.kit.spec import Bind
 
 SHARED = "/determined_shared_fs"  # where trials see the folder of a shared_fs, as on a cluster
 WORKDIR = "/run/determined/workdir"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdk.errors import Conflict, UserError, WrongState
-from pdk.local.kit.db import one
+from pdk.kit.db import one
 
 Connection = sqlite3.Connection
 FIRST = 1  # the number of the workspace, and of the project in it, that always exist

@@ -18,15 +18,15 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
+from pdk.kit import logs, process, web
+from pdk.kit.changes import Steps
+from pdk.kit.db import Database
+from pdk.kit.spec import Bind, Spec
 from pdk.local.determined.rules import config, experiments, registry, scheduler, storage
 from pdk.local.determined.rules.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.runtime import devices, environment, warm
 from pdk.local.determined.runtime.sweeper import Sweeper
 from pdk.local.determined.runtime.warm import Zygote
-from pdk.local.kit import logs, process, web
-from pdk.local.kit.changes import Steps
-from pdk.local.kit.db import Database
-from pdk.local.kit.spec import Bind, Spec
 
 log = logging.getLogger(__name__)
 TAIL_LINES = 30

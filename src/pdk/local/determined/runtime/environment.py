@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.durable import sync
-from pdk.local.kit.spec import Bind
+from pdk.kit.spec import Bind
 
 BUILDING = threading.Lock()  # trials that start at once may need the same one
 HOOK, REQUIREMENTS = "startup-hook.sh", "requirements.txt"

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
+from pdk.kit import process
+from pdk.kit.db import Database
 from pdk.local.determined.rules import config, experiments, registry, retention, storage
 from pdk.local.determined.runtime import checkpoints
-from pdk.local.kit import process
-from pdk.local.kit.db import Database
 
 log = logging.getLogger(__name__)
 # what a storage's client may be told by an experiment; anything else could change what the server runs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from pdk.local.kit import process
+from pdk.kit import process
 
 log = logging.getLogger(__name__)
 IDLE_S = 600.0  # after which it is let go

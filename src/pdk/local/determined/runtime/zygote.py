@@ -1,6 +1,6 @@
 """A process that has imported what every trial imports, and becomes trials by forking: ``python -m pdk.local.determined.runtime.zygote``.
 
-Reads run folders, one a line, from standard input; for each it forks, does what the launcher does (`pdk.local.kit.launcher`), and in the
+Reads run folders, one a line, from standard input; for each it forks, does what the launcher does (`pdk.kit.launcher`), and in the
 innermost process goes on as the trial. Says ``ready`` once, then ``started`` after each. Ends with its input.
 
 A trial so starts in a fraction of the time that it takes to import torch, with the same code in the same order as `entry.sh` runs it.
@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from pdk.local.kit import launcher
+from pdk.kit import launcher
 from pdk.timing import leave
 
 WARM = (
     "determined", "determined.core", "determined.exec", "determined.load", "determined.pytorch", "determined.common.api.analytics",
     "torch.utils.tensorboard",
-    "pdk.local.kit.loopback",
+    "pdk.kit.loopback",
     "torch._dynamo",  # 1.3 s that the first optimizer of every program waits for
 )  # fmt: skip
 LAUNCH = "determined.exec.launch"  # starts an experiment's own command

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import AuthError, NotSupported
+from pdk.kit.db import Database
 from pdk.local.determined.rules import experiments, sessions, storage, workspaces
 from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, body
 from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
-from pdk.local.kit.db import Database
 
 
 class Cluster(Driven):

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
+from pdk.kit.db import Connection
 from pdk.local.determined.rules import config, continuation, experiments, registry, retention, templates, workspaces
 from pdk.local.determined.wire.http import Driven, body, number
 from pdk.local.determined.wire.messages import Json, Messages, page, stamp
-from pdk.local.kit.db import Connection
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it

@@ -17,11 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
+from pdk.kit.db import Database
+from pdk.kit.web import TooLarge, read_body
 from pdk.local.determined.rules import experiments
 from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.messages import Json, Messages
-from pdk.local.kit.db import Database
-from pdk.local.kit.web import TooLarge, read_body
 
 log = logging.getLogger(__name__)
 SALT = "GubPEmmotfiK9TMD6Zdw"  # the client's, see determined.common.api.authentication

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pdk.kit.db import Connection
 from pdk.local.determined.rules import config, experiments, metrics, registry, searchers, summaries, workspaces
-from pdk.local.kit.db import Connection
 
 Json = dict[str, Any]
 T = TypeVar("T")

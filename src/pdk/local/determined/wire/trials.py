@@ -16,10 +16,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import UserError
+from pdk.kit import logs
 from pdk.local.determined.rules import experiments
 from pdk.local.determined.wire.http import Driven, number
 from pdk.local.determined.wire.messages import Json, page, stamp
-from pdk.local.kit import logs
 
 
 class Trials(Driven):

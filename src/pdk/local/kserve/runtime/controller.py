@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError
-from pdk.local.kit import process
-from pdk.local.kit.changes import Steps
-from pdk.local.kit.db import Database
+from pdk.kit import process
+from pdk.kit.changes import Steps
+from pdk.kit.db import Database
 from pdk.local.kserve.rules import rollout, scaling, status
 from pdk.local.kserve.rules.kinds import ENDPOINTS, ISVC, POD, Json
 from pdk.local.kserve.rules.rollout import Revision, Share

@@ -10,8 +10,8 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 
-from pdk.local.kit import process
-from pdk.local.kit.changes import Changes
+from pdk.kit import process
+from pdk.kit.changes import Changes
 from pdk.local.kserve.rules.rollout import Revision
 from pdk.local.kserve.runtime.predictor import LoadFailed, Predictor
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 
 from pdk.errors import TemporaryError, UserError
-from pdk.local.kit import foreign, logs, process
-from pdk.local.kit.spec import Bind, Spec
+from pdk.kit import foreign, logs, process
+from pdk.kit.spec import Bind, Spec
 from pdk.local.kserve.rules.kinds import RUNTIME, Json
 from pdk.local.kserve.rules.rollout import Revision
 from pdk.local.kserve.runtime import storage

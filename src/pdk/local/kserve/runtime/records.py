@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.kserve.rules import objects, status
 from pdk.local.kserve.rules.kinds import ENDPOINTS, ISVC, POD, ApiError, Json, Kind
 from pdk.local.kserve.rules.rollout import Revision, Share

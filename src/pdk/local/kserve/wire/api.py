@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from pdk.local.kit import logs
-from pdk.local.kit.db import Database
-from pdk.local.kit.web import TooLarge, read_body
+from pdk.kit import logs
+from pdk.kit.db import Database
+from pdk.kit.web import TooLarge, read_body
 from pdk.local.kserve.rules import objects, patch, select
 from pdk.local.kserve.rules.kinds import (
     ISVC,

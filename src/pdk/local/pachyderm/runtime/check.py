@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pdk.local.kit.db import Database, damage
+from pdk.kit.db import Database, damage
 from pdk.local.pachyderm.rules import commits
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore, Damaged

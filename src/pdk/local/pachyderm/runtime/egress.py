@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pdk.errors import UserError
-from pdk.local.kit.db import Database
-from pdk.local.kit.reach import Reach, folder_of
+from pdk.kit.db import Database
+from pdk.kit.reach import Reach, folder_of
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import find
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pdk.errors import UserError
-from pdk.local.kit import containers, logs, process
-from pdk.local.kit.db import Database
-from pdk.local.kit.reach import Reach
-from pdk.local.kit.spec import Bind
+from pdk.kit import containers, logs, process
+from pdk.kit.db import Database
+from pdk.kit.reach import Reach
+from pdk.kit.spec import Bind
 from pdk.local.pachyderm.rules import commits, inputs
 from pdk.local.pachyderm.rules.datums import Datum, Outputs
 from pdk.local.pachyderm.rules.jobs import Job

@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from dataclasses import dataclass
 
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import file_sets
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore, Damaged

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.store.blobs import BlobStore, size_of
 from pdk.local.pachyderm.store.locations import extents
 

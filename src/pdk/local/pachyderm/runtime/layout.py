@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from pdk.errors import UserError
-from pdk.local.kit.db import Database
-from pdk.local.kit.spec import Bind
+from pdk.kit.db import Database
+from pdk.kit.spec import Bind
 from pdk.local.pachyderm.rules import commits, files
 from pdk.local.pachyderm.rules.datums import Datum
 from pdk.local.pachyderm.rules.model import check_path

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from pdk.errors import NotFound, TemporaryError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits, file_sets, files
 from pdk.local.pachyderm.rules.files import Change, Delete, Put
 from pdk.local.pachyderm.rules.model import Commit, CommitRef, check_path

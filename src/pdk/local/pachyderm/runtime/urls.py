@@ -1,4 +1,4 @@
-"""Puts files that lie elsewhere: the server fetches them itself, where its operator lets it go (`pdk.local.kit.reach`)."""
+"""Puts files that lie elsewhere: the server fetches them itself, where its operator lets it go (`pdk.kit.reach`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from urllib.parse import urljoin
 
 from pdk.errors import NotSupported
-from pdk.local.kit.reach import NotAllowed, Reach, public_socket, split
+from pdk.kit.reach import NotAllowed, Reach, public_socket, split
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.runtime.uploads import Upload
 

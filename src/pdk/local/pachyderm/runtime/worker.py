@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from pdk.errors import PdkError, UserError
-from pdk.local.kit import process
-from pdk.local.kit.changes import Steps
-from pdk.local.kit.db import Database
-from pdk.local.kit.reach import NotAllowed
+from pdk.kit import process
+from pdk.kit.changes import Steps
+from pdk.kit.db import Database
+from pdk.kit.reach import NotAllowed
 from pdk.local.pachyderm.rules import branches, datums, jobs, pipelines, specs
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.runtime import egress

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import NotFound, PdkError, UserError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import CommitRef, RepoRef
 from pdk.local.pachyderm.runtime import check, garbage

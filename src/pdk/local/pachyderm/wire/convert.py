@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.local.kit.db import Connection
+from pdk.kit.db import Connection
 from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs
 from pdk.local.pachyderm.rules.model import USER, Branch, BranchRef, Commit, CommitRef, Project, Repo, RepoRef
 from pdk.local.pachyderm.store import tree

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from pdk.local.kit.db import Connection, Database
+from pdk.kit.db import Connection, Database
 from pdk.local.pachyderm.rules import branches, commits, history, jobs, repos
 from pdk.local.pachyderm.rules.model import Commit, CommitRef, Refused
 from pdk.local.pachyderm.wire.convert import Converter, Message, branch_ref, commit_ref, repo_ref

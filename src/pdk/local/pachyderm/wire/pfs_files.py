@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from functools import partial
 
 from pdk.errors import NotFound
-from pdk.local.kit.db import Connection, Database
-from pdk.local.kit.reach import Reach
+from pdk.kit.db import Connection, Database
+from pdk.kit.reach import Reach
 from pdk.local.pachyderm.rules import commits, file_sets, files, globs, repos
 from pdk.local.pachyderm.rules.model import Commit, CommitRef, Refused, clean_path
 from pdk.local.pachyderm.runtime import check, urls

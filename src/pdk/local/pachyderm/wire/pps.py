@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from pdk.errors import NotFound, UserError
-from pdk.local.kit.db import Connection, Database
+from pdk.kit.db import Connection, Database
 from pdk.local.pachyderm.rules import commits, datums, inputs, jobs, pipelines, repos, specs, templates
 from pdk.local.pachyderm.rules.model import CommitRef, Refused
 from pdk.local.pachyderm.runtime.worker import Worker

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from pdk.errors import UserError
-from pdk.local.kit import logs
-from pdk.local.kit.db import Database
+from pdk.kit import logs
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import datums, jobs, pipelines, repos
 from pdk.local.pachyderm.runtime.worker import Worker
 from pdk.local.pachyderm.wire.convert import Message

@@ -8,7 +8,7 @@ import json
 from functools import partial
 
 from pdk.errors import UserError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import secrets
 from pdk.local.pachyderm.wire.convert import Message
 from pdk.local.pachyderm.wire.schema import Schema

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
-from pdk.local.kit.grpc_server import Code, Method, Status
+from pdk.kit.grpc_server import Code, Method, Status
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.wire import schema

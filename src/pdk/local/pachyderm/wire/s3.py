@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pdk.errors import PdkError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits
 from pdk.local.pachyderm.rules.model import Commit, CommitRef
 from pdk.local.pachyderm.store.blobs import BlobStore

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pdk.errors import NotFound, PdkError
-from pdk.local.kit.db import Database
+from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits, files, repos
 from pdk.local.pachyderm.rules.model import USER, Commit, CommitRef
 from pdk.local.pachyderm.store import tree

@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pdk.errors import Conflict, NotFound
-from pdk.local.kit.db import Connection, Database
-from pdk.local.kit.web import read_body
+from pdk.kit.db import Connection, Database
+from pdk.kit.web import read_body
 from pdk.local.pachyderm.rules import branches, commits, files, multipart, repos
 from pdk.local.pachyderm.rules.model import BranchRef, Commit, CommitRef, Refused, check_path
 from pdk.local.pachyderm.runtime.uploads import Upload, blob_of

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pdk.errors import NotFound
-from pdk.local.kit.changes import Changes
+from pdk.kit.changes import Changes
 
 T = TypeVar("T")
 Connection = sqlite3.Connection  # by this name those know it who pass it on and ask it nothing themselves

@@ -1,6 +1,6 @@
 """Start one program in namespaces of its own and leave behind what became of it. Standard library only.
 
-Run as ``python -I -S launcher.py RUN_DIR``; ``RUN_DIR/spec.json`` says what to start (`pdk.local.kit.spec.Spec`). The launcher
+Run as ``python -I -S launcher.py RUN_DIR``; ``RUN_DIR/spec.json`` says what to start (`pdk.kit.spec.Spec`). The launcher
 detaches itself, writes ``started.json`` (pid, start time), makes the namespaces, runs the program and at its end renames
 ``exit.json`` into place, so that a server that was restarted meanwhile learns the same as one that was not. The program has no way into
 ``RUN_DIR``: what it writes there would be believed.
@@ -215,7 +215,7 @@ def drop_rights() -> None:
 
 def be_watched(channel: socket.socket) -> None:
     """As the program, before it is one: have init decide where it listens."""
-    from pdk.local.kit import loopback
+    from pdk.kit import loopback
 
     try:
         listener = loopback.watch_own()
@@ -228,7 +228,7 @@ def be_watched(channel: socket.socket) -> None:
 
 def watch_listeners(channel: socket.socket) -> None:
     """As init: answer for `be_watched`, in a thread. Signals are still blocked, so that they come to the main one."""
-    from pdk.local.kit import loopback
+    from pdk.kit import loopback
 
     _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
     for listener in descriptors:
@@ -346,5 +346,5 @@ def execute_program(argv: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     launch(Path(sys.argv[1]), execute_program)

@@ -12,11 +12,11 @@ from pdk.engines.determined import Determined, Version
 from pdk.engines.pachyderm import DataCommit, Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
+from pdk.flow.train import experiment as experiments
+from pdk.flow.train.arguments import Job
+from pdk.flow.train.checkout import Checkout, checkout
 from pdk.provenance import numbers_of
 from pdk.timing import WAITING, clock
-from pdk.train import experiment as experiments
-from pdk.train.arguments import Job
-from pdk.train.checkout import Checkout, checkout
 
 POLL_S = 0.5
 FAILURE_LINES = 25
@@ -120,7 +120,7 @@ def _follow(determined: Determined, number: int) -> None:
 
 def main() -> int:
     """The container's entry point: 0, or 1 with one clear message."""
-    from pdk.train.arguments import parse
+    from pdk.flow.train.arguments import parse
 
     clock.begin()
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pdk.checkout import ROOT
 from pdk.errors import UserError
-from pdk.local.kit.process import base_environment
-from pdk.local.kit.spec import Bind, Spec
+from pdk.kit.process import base_environment
+from pdk.kit.spec import Bind, Spec
 
 # repository → folder of the checkout
 OURS = {"pdk/train": "containers/train", "pdk/deploy": "containers/deploy", "pdk/serve": "containers/serve"}

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from pdk.deploy.archive import digest_of, pack
-from pdk.deploy.arguments import Job
-from pdk.deploy.rollout import annotations_for, spec_for
 from pdk.engines.kserve import KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
+from pdk.flow.deploy.archive import digest_of, pack
+from pdk.flow.deploy.arguments import Job
+from pdk.flow.deploy.rollout import annotations_for, spec_for
 from pdk.provenance import Provenance
 from pdk.stores import Store, bucket_of
 from pdk.stores.pachyderm import PachydermStore
@@ -135,7 +135,7 @@ def change(job: Job) -> None:
 
 def main() -> int:
     """The container's entry point: 0, or 1 with one clear message."""
-    from pdk.deploy.arguments import parse
+    from pdk.flow.deploy.arguments import parse
 
     clock.begin()
     try:

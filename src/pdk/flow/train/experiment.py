@@ -15,9 +15,9 @@ import yaml
 from pdk.engines.determined import Version
 from pdk.engines.pachyderm import DataCommit, Pachyderm
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
+from pdk.flow.train.arguments import Job
+from pdk.flow.train.checkout import Checkout
 from pdk.provenance import Code, ConfigFile, Data, JobRef, ParentVersion, Provenance
-from pdk.train.arguments import Job
-from pdk.train.checkout import Checkout
 
 INJECTED = ("host", "port", "project", "repo", "branch", "previous_commit", "token")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from pdk.local.kit.http2 import Stream
+from pdk.kit.http2 import Stream
 
 log = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20 << 20  # bytes

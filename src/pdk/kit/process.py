@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdk.errors import EngineError
-from pdk.local.kit import foreign, launcher
-from pdk.local.kit.spec import Bind, Spec
+from pdk.kit import foreign, launcher
+from pdk.kit.spec import Bind, Spec
 
 LOST = 137  # exit code of a program that was killed together with its watcher
 
@@ -86,7 +86,7 @@ def base_environment(python: Path | None = None) -> dict[str, str]:
 
 def _visible() -> list[Bind]:
     """What every program needs to see although /tmp is private: the interpreter and this package, where they live in /tmp."""
-    package = Path(__file__).resolve().parents[3]
+    package = Path(__file__).resolve().parents[2]
     checkout = package.parent
     places = {Path(sys.prefix), Path(sys.base_prefix), checkout if (checkout / "pyproject.toml").exists() else package}
     others = {Path(entry) for entry in sys.path if Path(entry).name == "site-packages"}  # which a .pth file may have added

@@ -1,4 +1,4 @@
-"""What a program is started with (`pdk.local.kit.process`)."""
+"""What a program is started with (`pdk.kit.process`)."""
 
 from __future__ import annotations
 

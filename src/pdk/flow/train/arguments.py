@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pdk.flow.train.checkout import Credentials
 from pdk.settings import Engines, needed
-from pdk.train.checkout import Credentials
 
 
 @dataclass(frozen=True)
