@@ -12,8 +12,8 @@ from pachyderm_sdk.api import pfs
 from conftest import wait_until
 from flow.test_store_kill import Alone
 from pdk import data
-from pdk.engines.files import fields
 from pdk.engines.pachyderm import Pachyderm
+from pdk.engines.pachyderm.commit_files import fields
 from pdk.errors import PdkError, TemporaryError, UserError
 
 
@@ -153,10 +153,10 @@ def test_calls_to_an_engine_that_is_away_may_be_tried_again(server, cache):
     config = Repo(server.installation.ports.pachyderm, "default").put({"/a": b"a"})
     server.kill()
     calls = [
-        engine.version, engine.count_repos, lambda: engine.commit("default", "data", config["branch"]),
+        engine.version, engine.repos, lambda: engine.data_commit("default", "data", config["branch"]),
         lambda: engine.read("default", "data", config["branch"], "/a"), lambda: engine.head("default", "data", "master"),
         lambda: engine.write("default", "data", "master", "x", {"a": b"a"}), lambda: engine.ensure_repo("default", "x", ""),
-        lambda: engine.reader_token("default", "data", "r"), lambda: engine.jobs("default"),
+        lambda: engine.reader_token("default", "data", "r"), lambda: list(engine.jobs("default")),
         lambda: engine.put_files("default", "data", "master", {}),
     ]  # fmt: skip
     for call in calls:

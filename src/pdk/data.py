@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pdk.engines.files import CommitFiles, Entry
+from pdk.engines.pachyderm.commit_files import CommitFiles, Entry
 from pdk.engines.patience import patiently
 from pdk.errors import TemporaryError, UserError
 from pdk.settings import cache_home

@@ -21,6 +21,12 @@ Annotations of Endpoints (the local KServe alone writes them; its next start and
 ``pdk/relied-on``  the addresses to which a request goes that another one dropped, as JSON
 ``pdk/wakes``      ``true`` where a request that finds no address had better wait for one
 ================== =======================================================================
+
+Labels of an experiment (the train step writes them, with the data repo, the job's ID and its pipeline): `label_of` names its job, so that
+the job finds it again, and the catalogue too; ``pdk:code@SHA`` names the commit of its code.
+
+Files that a step leaves in its job's output: `MODEL_INFO` (name, version and provenance of what was trained; read by the deploy step and
+the catalogue) and `DEPLOY_INFO` (service, version, URI, digest, and when it was archived; read by the catalogue).
 """
 
 from __future__ import annotations
@@ -42,3 +48,11 @@ WAKES = "pdk/wakes"
 
 FILE_HEAD = struct.Struct(">HQ")  # before each file of a ``POST /-/put``: bytes of its path and of its content, which follow
 OPEN_REQUESTS = "/pdk/v1/open-requests"  # of the local Kubernetes API: the gateway posts {"NAMESPACE/NAME": open requests}
+
+MODEL_INFO, DEPLOY_INFO = "model-info.yaml", "deploy-info.yaml"
+CODE_LABEL = "pdk:code@"
+
+
+def label_of(project: str, pipeline: str, job: str) -> str:
+    """Return the label of the experiment that a job made; no other experiment's has it."""
+    return f"pdk:{project}/{pipeline}@{job}"

@@ -1,6 +1,6 @@
 """What of an experiment's saved config leaves with its checkpoint."""
 
-from pdk.engines.determined import _without_secrets
+from pdk.engines.determined.connection import without_secrets
 
 
 def test_credentials_go_and_hyperparameters_stay():
@@ -13,7 +13,7 @@ def test_credentials_go_and_hyperparameters_stay():
             "environment": {"environment_variables": ["AWS_SECRET_ACCESS_KEY=s", "LEVEL=3"]},
         },
     }
-    assert _without_secrets(saved) == {
+    assert without_secrets(saved) == {
         "hparams": saved["hparams"],
         "experiment_config": {
             "hyperparameters": saved["experiment_config"]["hyperparameters"],

@@ -52,7 +52,15 @@ class Flow:
         return wait_until(ended, timeout, f"the end of job {pipeline}@{commit}")
 
     def log(self, pipeline, commit):
-        return "\n".join(self.engine.logs(self.name, pipeline, commit, follow=False))
+        return "\n".join(line.text for line in self.engine.logs(self.name, pipeline, commit))
+
+    def run(self, commit):
+        """What `pdk inspect run` says: exit code 1 where something is red."""
+        words = [sys.executable, "-m", "pdk.cli.main", "inspect", "run", commit, "--project", self.name, "-o", "json"]
+        done = subprocess.run(words, env=self.up.env, capture_output=True, text=True, check=False)
+        run = json.loads(done.stdout)
+        assert done.returncode == (1 if run["cause"] else 0), done.stderr
+        return {**run, "states": {step["name"]: step["state"] for step in run["steps"]}}
 
     def versions(self):
         installation = self.up.installation
@@ -104,6 +112,11 @@ def test_train_deploy_increment_and_revert(flow, tmp_path):
     assert answer.json()["predictions"] in ([0], [1])
     named = {"pdk-model-version": first, "pdk-data-commit": first, "pdk-code-sha": sha}
     assert {key: answer.headers[key] for key in named} == named
+    run = wait_until(lambda: (found := flow.run(first))["states"]["predict"] == "ok" and found, 20, "the request in the log")
+    assert (run["state"], run["cause"], run["experiment"] > 0, run["model"]) == ("ok", None, True, flow.name)
+    assert run["states"] == dict.fromkeys(("commit", "train", "archive", "serve", "predict"), "ok")
+    assert all(step["seconds"] >= 0 for step in run["steps"][:4])
+    assert run["services"] == [f"models/{flow.name}"]
     # a few more: trained on from the first version, on the difference alone
     second = flow.put(pictures(9)[6:9] + pictures(9)[15:], "/data2")
     assert flow.wait("train", second).state == "SUCCESS", flow.log("train", second)
@@ -149,6 +162,10 @@ def test_train_deploy_increment_and_revert(flow, tmp_path):
     assert sum(node["predictions"] for node in learned) == 2
     versions = flow.versions()
     assert len(versions) == before + 1
+    listed = json.loads(flow.up.run("pdk", "list", "run", "--project", flow.name, "-o", "json"))
+    assert [row["run"] for row in listed] == [f"train@{id_}" for id_ in (newest.id, changed, second, first)]
+    assert {row["state"] for row in listed} == {"ok"}
+    assert len(json.loads(flow.up.run("pdk", "list", "version", flow.name, "-o", "json"))) == len(versions)
     assert {v.name: v.checkpoint.uuid for v in versions}[newest.id] == {v.name: v.checkpoint.uuid for v in versions}[first]
 
 
@@ -175,6 +192,11 @@ def test_wrong_code_ends_the_job_with_the_reason(flow, url, ref, more, words):
     assert "Traceback" not in job.reason
     assert words in flow.up.run("pdk", "logs", f"train@{commit}", "--project", flow.name)
     assert flow.wait("deploy", commit).state == "UNRUNNABLE"
+    run = flow.run(commit)
+    assert words in run["cause"]["reason"]
+    assert run["states"] == {"commit": "ok", "train": "failed", "archive": "waiting", "serve": "waiting", "predict": "waiting"}
+    assert (run["cause"]["step"], run["cause"]["job"], run["cause"]["ended"]) == ("train", f"train@{commit}", "exit code 1")
+    assert (run["cause"]["first_red"], run["cause"]["last_green"]) == (commit, "")
 
 
 def edit(flow, file, change):
@@ -186,16 +208,17 @@ def edit(flow, file, change):
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "step", "words"),
+    ("file", "old", "new", "step", "words", "place"),
     [
-        ("const.yaml", "data:\n  pachyderm:", "data:\n  other:", "train", "lacks the mapping data.pachyderm"),
-        ("const.yaml", "entrypoint:", "entrypoints:", "train", "unknown field 'entrypoints'"),
+        ("const.yaml", "data:\n  pachyderm:", "data:\n  other:", "train", "lacks the mapping data.pachyderm", ""),
+        ("const.yaml", "entrypoint:", "entrypoints:", "train", "unknown field 'entrypoints'", ""),
         (
             "model_def.py",
             "        x, y = batch\n        self._set_rate",
             "        raise RuntimeError('broken on purpose')\n        self._set_rate",
             "train",
-            "broken on purpose",
+            "RuntimeError: broken on purpose",
+            "model_def.py:",
         ),
         (
             "handler.py",
@@ -203,10 +226,11 @@ def edit(flow, file, change):
             "import numpy as np\nif __name__ == 'handler' and 'pdk-deploy' in __file__:\n    import no_such_module\n",
             "deploy",
             "no_such_module",
+            "",
         ),
     ],
 )
-def test_broken_experiments_end_the_job_with_the_reason(flow, file, old, new, step, words):
+def test_broken_experiments_end_the_job_with_the_reason(flow, file, old, new, step, words, place):
     edit(flow, file, lambda text: text.replace(old, new).replace("max_restarts: 1", "max_restarts: 0"))
     flow.pipelines(flow.code, "main")
     if file == "model_def.py":  # restarts only cost time here
@@ -215,6 +239,11 @@ def test_broken_experiments_end_the_job_with_the_reason(flow, file, old, new, st
     job = flow.wait(step, commit)
     assert job.state == "FAILURE", flow.log("train", commit)
     assert words in job.reason
+    cause = flow.run(commit)["cause"]
+    assert words in cause["reason"]
+    assert cause["place"].startswith(place)
+    assert bool(cause["place"]) == bool(place), cause
+    assert cause["step"] == {"train": "train", "deploy": "archive"}[step]
 
 
 def edit_restarts(flow):
@@ -235,6 +264,19 @@ def test_a_commit_without_pictures_ends_the_job_with_the_reason(flow, tmp_path):
     assert "no readable picture of a cat or dog" in job.reason
     good = flow.put(pictures(3))
     assert flow.wait("deploy", good).state == "SUCCESS", flow.log("deploy", good)
+    # the pictures break: the cause says what is not as it was, and what serves meanwhile
+    broken = {f"/data1/{file.parent.name}/{file.name}": text for file in pictures(3)}
+    red = flow.engine.put_files(flow.name, "data", "master", broken)
+    assert flow.wait("train", red).state == "FAILURE"
+    again = flow.engine.put_files(flow.name, "data", "master", {"/more.txt": text})
+    assert flow.wait("train", again).state == "FAILURE"
+    cause = flow.run(again)["cause"]
+    assert "no readable picture of a cat or dog" in cause["reason"]
+    assert (cause["first_red"], cause["last_green"]) == (red, good)
+    assert cause["differences"]["files"] == {"changed": 6}
+    assert cause["differences"]["paths"] == [f"~ data:{path}" for path in sorted(broken)]
+    assert cause["serves"] == [f"models/{flow.name}: version {good}"]
+    assert cause["next"] == f"pdk logs train@{again} --project {flow.name}"
 
 
 def test_an_unreachable_engine_is_named(flow):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pdk.engines.determined import Version
+from pdk.engines.records import Version
 from pdk.errors import UserError
 from pdk.flow.train import arguments, experiment
 from pdk.local.determined.runtime import environment

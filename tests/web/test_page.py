@@ -37,7 +37,7 @@ def get(up):
     return lambda path, **more: requests.get(base + path, timeout=30, **more)
 
 
-@pytest.mark.parametrize("path", ["/", "/repos", "/pipelines", "/jobs", "/experiments", "/models", "/services"])
+@pytest.mark.parametrize("path", ["/", "/runs", "/repos", "/pipelines", "/jobs", "/experiments", "/models", "/services"])
 def test_every_page_has_a_twin(get, made, path):
     page = get(path)
     assert page.status_code == 200

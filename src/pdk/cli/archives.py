@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
+from pdk.cli.commands import Command
 from pdk.cli.common import Output, show
 
-archive = typer.Typer(name="archive", help="Model archives (.mar): create, inspect, check.", no_args_is_help=True)
 
-
-@archive.command("create")
 def create(
     target: Annotated[Path, typer.Argument(help="The .mar to write.")],
     handler: Annotated[str, typer.Option(help="FILE.py, FILE.py:FUNCTION, or one of torchserve's own by name.")],
@@ -35,7 +33,6 @@ def create(
     typer.echo(f"{target}: model {made.manifest.model_name}, {len(made.names) - 1} files, sha256 {made.digest()}")
 
 
-@archive.command("inspect")
 def inspect(path: Annotated[Path, typer.Argument(help="A .mar.")], output: Output = "table") -> None:
     """Show what an archive says of itself, without running anything of it."""
     from pdk.mar.create import inspect as look
@@ -51,7 +48,6 @@ def inspect(path: Annotated[Path, typer.Argument(help="A .mar.")], output: Outpu
     show([{"file": name, "bytes": size} for name, size in sorted(found["files"].items())], output)
 
 
-@archive.command("check")
 def check(
     path: Annotated[Path, typer.Argument(help="A .mar.")],
     example: Annotated[Path | None, typer.Option(help='A request that it must answer, {"instances": […]}.')] = None,
@@ -63,6 +59,8 @@ def check(
     typer.echo(f"{path}: the handler loads" + (f" and answers {json.dumps(predictions)}" if example else "; give an --example to ask it"))
 
 
-def register(app: typer.Typer) -> None:
-    """Put the group under `pdk`."""
-    app.add_typer(archive)
+COMMANDS = (
+    Command("archive create", create),
+    Command("archive inspect", inspect),
+    Command("archive check", check),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +14,12 @@ from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, Tem
 from pdk.settings import Installation, default_state, is_loopback, named_determined, named_kubeconfig, named_pachyderm
 
 if TYPE_CHECKING:
+    from pdk.catalog import Catalog
     from pdk.engines.determined import Determined
     from pdk.engines.kserve import KServe
-    from pdk.engines.versioned import Versioned
+    from pdk.engines.pachyderm import Pachyderm
 
-WIDE = 200  # columns where the output is no terminal: other programs read it
+WIDE = 100_000  # columns where the output is no terminal: other programs read it, and a folded ID is none
 
 EXIT_CODES: tuple[tuple[type[PdkError], int], ...] = (  # the first that fits counts; documented in docs/cli.md
     (NotFound, 3),
@@ -44,15 +45,15 @@ def installation(state: Path | None) -> Installation:
     return Installation.load((state or default_state()).absolute())
 
 
-def pachyderm(state: Path | None) -> Versioned:
+def pachyderm(state: Path | None) -> Pachyderm:
     """The Pachyderm that a command talks to: that of the installation, or any other one that PACHD_ADDRESS names."""
-    from pdk.engines.versioned import Versioned  # here and not above: the SDK takes a while to import
+    from pdk.engines.pachyderm import Pachyderm  # here and not above: the SDK takes a while to import
 
     other = named_pachyderm() if state is None else None
     if other is not None:
-        return Versioned(*other)
+        return Pachyderm(*other)
     found = installation(state)
-    return Versioned(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
+    return Pachyderm(found.host, found.ports.pachyderm, "" if is_loopback(found.bind) else found.secret())
 
 
 def kserve(state: Path | None) -> KServe:
@@ -75,6 +76,27 @@ def master(state: Path | None) -> tuple[str, str, str]:
         return named
     found = installation(state)
     return f"http://{found.host}:{found.ports.determined}", "determined", found.secret()
+
+
+def catalog(state: Path | None) -> Catalog:
+    """The catalogue of the engines that a command talks to."""
+    from pdk.catalog import Catalog, Engines
+
+    return Catalog(Engines(lambda: pachyderm(state), lambda: determined(state), lambda: kserve(state), lambda: log_lines(state)))
+
+
+def log_lines(state: Path | None) -> Iterable[str]:
+    """The request log: the installation's files, or on a cluster what the predictors' pods printed."""
+    from pdk.catalog.requests import lines_of
+
+    if state is None and named_kubeconfig():
+        try:
+            own = str(installation(None).kubeconfig) == named_kubeconfig()
+        except NotFound:
+            own = False
+        if not own:
+            return kserve(None).pod_logs()
+    return lines_of(installation(state).state / "kserve" / "requests")
 
 
 def show(rows: Sequence[dict[str, Any]], output: str) -> None:

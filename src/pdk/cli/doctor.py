@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pdk.cli.commands import Command
 from pdk.cli.common import Output, State, determined, installation, kserve, master, pachyderm
 from pdk.errors import NotFound, UserError
 from pdk.settings import MODELS_NAMESPACE, named_ingress
@@ -24,7 +25,7 @@ def doctor(
     output: Output = "table",
 ) -> None:
     """Check addresses, versions, credentials, permissions, serving and disk, locally or on the cluster that the variables name."""
-    from pdk.doctor import Places, examine
+    from pdk.catalog.doctor import Places, examine
     from pdk.stores import bucket_of
 
     if bool(cloud) != bool(bucket) or cloud not in (None, "aws", "gcp"):
@@ -52,6 +53,4 @@ def doctor(
         raise typer.Exit(1)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(doctor)
+COMMANDS = (Command("doctor", doctor),)

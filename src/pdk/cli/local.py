@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pdk import cluster
+from pdk.cli.commands import Command
 from pdk.cli.common import Output, State, installation, kserve, show
 from pdk.errors import UserError
 from pdk.settings import SERVERS, default_state, kubectl_config, ports_from
@@ -103,7 +104,9 @@ def demo(
         raise typer.Exit(1)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (up, env, status, demo):
-        app.command()(command)
+COMMANDS = (
+    Command("up", up),
+    Command("env", env),
+    Command("status", status),
+    Command("demo", demo),
+)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
-from pdk.cli import archives, doctor, local, pipelines, predictions, rollouts, storage, trace, verbs, versioned
+from pdk.cli import archives, doctor, local, pipelines, predictions, rollouts, runs, storage, trace, versioned
+from pdk.cli.commands import program
 from pdk.cli.common import exit_code
 from pdk.errors import PdkError
 
-app = typer.Typer(
-    name="pdk",
-    help="A data commit becomes a prediction endpoint: commit, train, archive, serve, predict.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
-local.register(app)
-verbs.register(app)
-pipelines.register(app)
-storage.register(app)
-predictions.register(app)
-archives.register(app)
-rollouts.register(app)
-trace.register(app)
-doctor.register(app)
-COMMANDS = (versioned,)  # imported for what it puts under the verbs
+MODULES = (local, versioned, pipelines, runs, storage, predictions, archives, rollouts, trace, doctor)  # each with its COMMANDS
+app = program(command for module in MODULES for command in module.COMMANDS)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pdk {metadata.version('pdk')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """A data commit becomes a prediction endpoint: commit, train, archive, serve, predict."""
 
 
 def main() -> None:

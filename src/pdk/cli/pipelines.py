@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pdk.cli.common import Output, Project, State, pachyderm, show
-from pdk.cli.verbs import create, delete, inspect, list_, start, stop, update
-from pdk.errors import NotFound, UserError
-
-if TYPE_CHECKING:
-    from pdk.engines.pachyderm import Job
+from pdk.cli import rows
+from pdk.cli.commands import Command
+from pdk.cli.common import Output, Project, State, catalog, pachyderm, show
+from pdk.errors import UserError
 
 JobName = Annotated[str, typer.Argument(help="PIPELINE@ID, or PIPELINE for its newest job.")]
 SpecFile = Annotated[
@@ -52,7 +49,6 @@ def send_specs(
         engine.create_pipeline(spec, update=change, reprocess=reprocess)
 
 
-@create.command("pipeline")
 def create_pipeline(
     file: SpecFile,
     env: Env = None,
@@ -65,7 +61,6 @@ def create_pipeline(
     send_specs(file, env, arg, project, state, change=update, reprocess=False)
 
 
-@update.command("pipeline")
 def update_pipeline(
     file: SpecFile,
     env: Env = None,
@@ -96,7 +91,6 @@ def read_specs(file: Path) -> list[dict[str, Any]]:
     return specs
 
 
-@create.command("secret")
 def create_secret(
     name: str,
     literal: Annotated[list[str] | None, typer.Option("--from-file", help="KEY=FILE: the file's content becomes the key's value.")] = None,
@@ -109,23 +103,20 @@ def create_secret(
     pachyderm(state).create_secret(name, data)
 
 
-@list_.command("pipeline")
 def list_pipeline(project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List pipelines, newest first."""
-    show(pachyderm(state).pipelines(project), output)
+    show([rows.pipeline(item) for item in catalog(state).pipelines(project)], output)
 
 
-@inspect.command("pipeline")
 def inspect_pipeline(name: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """Show a pipeline and its effective spec."""
-    row = pachyderm(state).pipeline_row(project, name)
-    spec = json.loads(row.pop("spec") or "{}")
+    found = catalog(state).pipelines(project).get(name)
+    row, spec = rows.pipeline(found), dict(found.spec or {})
     show([{**row, "spec": spec} if output == "json" else row], output)
     if output != "json":
         typer.echo(json.dumps(spec, indent=1))
 
 
-@delete.command("pipeline")
 def delete_pipeline(
     name: str,
     force: Annotated[bool, typer.Option("--force", "-f", help="Even where another pipeline reads its output.")] = False,
@@ -137,43 +128,16 @@ def delete_pipeline(
     pachyderm(state).delete_pipeline(project, name, force=force, keep_repo=keep_repo)
 
 
-@start.command("pipeline")
 def start_pipeline(name: str, project: Project = "default", state: State = None) -> None:
     """Let a stopped pipeline go on."""
     pachyderm(state).start_pipeline(project, name)
 
 
-@stop.command("pipeline")
 def stop_pipeline(name: str, project: Project = "default", state: State = None) -> None:
     """Pause a pipeline; its open jobs are killed."""
     pachyderm(state).stop_pipeline(project, name)
 
 
-def find_job(name: str, project: str, state: Path | None) -> Job:
-    """The job that a command names.
-
-    Raises:
-        NotFound: the pipeline has no job.
-    """
-    pipeline, _, id_ = name.partition("@")
-    engine = pachyderm(state)
-    if id_:
-        return engine.job(project, pipeline, id_)
-    newest = next(iter(engine.jobs(project, pipeline)), None)
-    if newest is None:
-        raise NotFound(f"pipeline {project}/{pipeline} has no job yet; commit data to its input")
-    return newest
-
-
-def row(job: Job) -> dict[str, Any]:
-    """A job as a table shows it."""
-    ended = job.finished.timestamp() if job.finished else time.time()
-    duration = f"{ended - job.started.timestamp():.0f}s" if job.started else ""
-    reason = job.reason.partition("\n")[0]
-    return {"pipeline": job.pipeline, "id": job.id, "state": job.state.lower(), "duration": duration, "reason": reason}
-
-
-@list_.command("job")
 def list_job(
     pipeline: Annotated[str | None, typer.Option("--pipeline", "-p")] = None,
     project: Project = "default",
@@ -181,24 +145,22 @@ def list_job(
     output: Output = "table",
 ) -> None:
     """List jobs, newest first."""
-    show([row(job) for job in pachyderm(state).jobs(project, pipeline)], output)
+    show([rows.job(job) for job in catalog(state).jobs(project, pipeline or "")], output)
 
 
-@list_.command("datum")
 def list_datum(name: JobName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List the datums of a job."""
-    job = find_job(name, project, state)
-    show(pachyderm(state).datums(project, job.pipeline, job.id), output)
+    found = catalog(state)
+    job = found.jobs(project).get(name)
+    show([rows.datum(item) for item in found.datums(project, job.pipeline, job.id)], output)
 
 
-@inspect.command("job")
 def inspect_job(name: JobName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """Show a job with its whole reason."""
-    job = find_job(name, project, state)
-    show([{**row(job), "reason": job.reason}], output)
+    job = catalog(state).jobs(project).get(name)
+    show([{**rows.job(job), "reason": job.reason}], output)
 
 
-@stop.command("job")
 def stop_job(
     name: JobName,
     reason: Annotated[str, typer.Option(help="What is kept as the job's reason.")] = "",
@@ -206,8 +168,9 @@ def stop_job(
     state: State = None,
 ) -> None:
     """Kill a job."""
-    job = find_job(name, project, state)
-    pachyderm(state).stop_job(project, job.pipeline, job.id, reason)
+    found = catalog(state)
+    job = found.jobs(project).get(name)
+    found.engines.pachyderm.stop_job(project, job.pipeline, job.id, reason)
 
 
 def logs(
@@ -215,16 +178,29 @@ def logs(
     project: Project = "default", state: State = None,
 ) -> None:  # fmt: skip
     """Print what a job's program printed; with --follow, exit 1 when the job fails."""
-    job = find_job(name, project, state)
-    engine = pachyderm(state)
+    found = catalog(state)
+    job = found.jobs(project).get(name)
+    engine = found.engines.pachyderm
     for line in engine.logs(project, job.pipeline, job.id, follow=follow):
-        typer.echo(line)
+        typer.echo(line.text)
     job = engine.job(project, job.pipeline, job.id)
     if follow and job.state != "SUCCESS":
         typer.echo(f"job {job.pipeline}@{job.id}: {job.state.lower()}: {job.reason}")
         raise typer.Exit(1)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command that stands under no verb."""
-    app.command()(logs)
+COMMANDS = (
+    Command("create pipeline", create_pipeline),
+    Command("update pipeline", update_pipeline),
+    Command("create secret", create_secret),
+    Command("list pipeline", list_pipeline),
+    Command("inspect pipeline", inspect_pipeline),
+    Command("delete pipeline", delete_pipeline),
+    Command("start pipeline", start_pipeline),
+    Command("stop pipeline", stop_pipeline),
+    Command("list job", list_job),
+    Command("list datum", list_datum),
+    Command("inspect job", inspect_job),
+    Command("stop job", stop_job),
+    Command("logs", logs),
+)

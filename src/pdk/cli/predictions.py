@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pdk.cli.commands import Command
 from pdk.cli.common import State, installation
 from pdk.errors import EngineError, TemporaryError, UserError
 
@@ -71,7 +72,7 @@ def ask(request: urllib.request.Request) -> str:
         raise TemporaryError(f"{request.full_url} does not answer: {error}; is `pdk up` running?") from error
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(encode)
-    app.command()(predict)
+COMMANDS = (
+    Command("encode", encode),
+    Command("predict", predict),
+)

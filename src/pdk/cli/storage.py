@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import typer
 
+from pdk.cli.commands import Command
 from pdk.cli.common import State, installation
-from pdk.cli.verbs import store
 from pdk.errors import EngineError, NotFound, UserError
 from pdk.settings import named_pachyderm
 from pdk.words import FILE_HEAD
@@ -117,13 +117,13 @@ def gc(state: State = None) -> None:
     typer.echo(f"{answer['contents']} contents of {answer['size']} bytes removed, {answer['packs']} packs removed")
 
 
-@store.command("cat")
 def cat(name: Annotated[str, typer.Argument(metavar="HASH", help="Hash of a content, in hex.")], state: State = None) -> None:
     """Write a content of the store to standard output."""
     typer.get_binary_stream("stdout").write(call(state, f"content/{name}", "GET"))
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(fsck)
-    app.command()(gc)
+COMMANDS = (
+    Command("store cat", cat),
+    Command("fsck", fsck),
+    Command("gc", gc),
+)

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pdk.cli.common import Output, State, determined, installation, kserve, pachyderm
-from pdk.errors import NotFound, PdkError
-from pdk.settings import named_kubeconfig
-
-
-def log_lines(state: Path | None) -> Iterable[str]:
-    """The request log: the installation's files, or on a cluster what the predictors' pods printed."""
-    from pdk.trace import lines_of
-
-    if state is None and named_kubeconfig():
-        try:
-            own = str(installation(None).kubeconfig) == named_kubeconfig()
-        except NotFound:
-            own = False
-        if not own:
-            return kserve(None).pod_logs()
-    return lines_of(installation(state).state / "kserve" / "requests")
+from pdk.cli.commands import Command
+from pdk.cli.common import Output, State, catalog
+from pdk.errors import PdkError
 
 
 def trace(
@@ -35,16 +21,16 @@ def trace(
     output: Output = "table",
 ) -> None:
     """Show the chain from a prediction to the files that its model learned from, or from a commit to what serves it."""
-    from pdk.trace import Engines, Trace, counted
+    from pdk.catalog.requests import counted
+    from pdk.catalog.trace import Trace
 
-    def lines() -> Iterable[str]:
-        try:
-            yield from log_lines(state)
-        except PdkError as error:
-            typer.secho(f"the request log cannot be read: {error}", fg="yellow", err=True)
-
-    engines = Engines(pachyderm(state), determined(state), kserve(state))
-    found = Trace(engines, counted(lines())).find(what, lines)
+    asked = catalog(state)
+    try:
+        answered = counted(asked.engines.log())
+    except PdkError as error:
+        typer.secho(f"the request log cannot be read: {error}", fg="yellow", err=True)
+        answered = Counter()
+    found = Trace(asked, answered).find(what)
     if output == "json":
         typer.echo(json.dumps(found, indent=1, default=str))
         return
@@ -68,6 +54,4 @@ def spelled(node: dict[str, Any], indent: str = "") -> Iterable[str]:
             yield f"{indent}{key + ':':12} {value}"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(trace)
+COMMANDS = (Command("trace", trace),)

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from pdk.cli.common import Output, Project, State, pachyderm, show
+from pdk.cli import rows
+from pdk.cli.commands import Command
+from pdk.cli.common import Output, Project, State, catalog, pachyderm, show
 from pdk.cli.storage import local_put
-from pdk.cli.verbs import copy, create, delete, diff, drop, finish, get, glob, inspect, list_, put, squash, start
 from pdk.errors import UserError
 
 Description = Annotated[str, typer.Option("--description", "-d", "--message", "-m")]
@@ -38,19 +39,16 @@ def progress(files: Iterable[str | Path] = (), total: int = 0) -> Iterator[Calla
         yield partial(bar.advance, bar.add_task("", total=total or sum(Path(file).stat().st_size for file in files)))
 
 
-@create.command("project")
 def create_project(name: str, description: Description = "", state: State = None) -> None:
     """Create a project."""
     pachyderm(state).create_project(name, description)
 
 
-@create.command("repo")
 def create_repo(name: str, description: Description = "", project: Project = "default", state: State = None) -> None:
     """Create a repo."""
     pachyderm(state).create_repo(project, name, description)
 
 
-@create.command("branch")
 def create_branch(
     name: BranchName,
     head: Annotated[str, typer.Option(help="Commit, branch or ancestry (master^) that it points to.")] = "",
@@ -67,25 +65,21 @@ def create_branch(
     pachyderm(state).create_branch(project, name, head, conditions if trigger else None)
 
 
-@list_.command("project")
 def list_project(state: State = None, output: Output = "table") -> None:
     """List projects."""
-    show(pachyderm(state).projects(), output)
+    show([rows.project(item) for item in catalog(state).projects()], output)
 
 
-@list_.command("repo")
 def list_repo(project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List repos."""
-    show(pachyderm(state).repos(project), output)
+    show([rows.repo(item) for item in catalog(state).repos(project)], output)
 
 
-@list_.command("branch")
 def list_branch(repo: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List the branches of a repo."""
-    show(pachyderm(state).branches(project, repo), output)
+    show([rows.branch(item) for item in catalog(state).branches(project, repo)], output)
 
 
-@list_.command("commit")
 def list_commit(
     target: Annotated[str, typer.Argument(help="REPO, REPO@BRANCH, or an ID for all commits that share it.")],
     number: Annotated[int, typer.Option("--number", "-n", help="At most so many; 0 for all.")] = 0,
@@ -96,40 +90,34 @@ def list_commit(
     """List commits, newest first."""
     engine = pachyderm(state)
     found = engine.commit_set(target) if len(target) == 32 and "@" not in target else engine.commits(project, target, number)
-    show(found, output)
+    show([rows.commit(item) for item in found], output)
 
 
-@list_.command("file")
 def list_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List the files of a folder."""
-    show(pachyderm(state).files(project, target), output)
+    show([rows.file(item) for item in pachyderm(state).files(project, target)], output)
 
 
-@glob.command("file")
 def glob_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """List the files that a pattern matches."""
-    show(pachyderm(state).glob(project, target), output)
+    show([rows.file(item) for item in pachyderm(state).glob(project, target)], output)
 
 
-@inspect.command("project")
 def inspect_project(name: str, state: State = None, output: Output = "table") -> None:
     """Show a project."""
-    show([pachyderm(state).project(name)], output)
+    show([rows.project(catalog(state).projects().get(name))], output)
 
 
-@inspect.command("repo")
 def inspect_repo(name: str, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """Show a repo."""
-    show([pachyderm(state).repo(project, name)], output)
+    show([rows.one_repo(catalog(state).repos(project).get(name))], output)
 
 
-@inspect.command("branch")
 def inspect_branch(name: BranchName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """Show a branch."""
-    show([pachyderm(state).branch(project, name)], output)
+    show([rows.branch(pachyderm(state).branch(project, name))], output)
 
 
-@inspect.command("commit")
 def inspect_commit(
     name: CommitName,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is finished.")] = False,
@@ -138,34 +126,29 @@ def inspect_commit(
     output: Output = "table",
 ) -> None:
     """Show a commit."""
-    show([pachyderm(state).commit_row(project, name, wait=wait)], output)
+    show([rows.commit(pachyderm(state).commit(project, name, wait=wait))], output)
 
 
-@inspect.command("file")
 def inspect_file(target: FileName, project: Project = "default", state: State = None, output: Output = "table") -> None:
     """Show a file or folder."""
-    show([pachyderm(state).file_row(project, target)], output)
+    show([rows.file(pachyderm(state).file(project, target))], output)
 
 
-@delete.command("project")
 def delete_project(name: str, force: Force = False, state: State = None) -> None:
     """Delete a project."""
     pachyderm(state).delete_project(name, force=force)
 
 
-@delete.command("repo")
 def delete_repo(name: str, force: Force = False, project: Project = "default", state: State = None) -> None:
     """Delete a repo with its commits."""
     pachyderm(state).delete_repo(project, name, force=force)
 
 
-@delete.command("branch")
 def delete_branch(name: BranchName, force: Force = False, project: Project = "default", state: State = None) -> None:
     """Delete a branch; its commits stay."""
     pachyderm(state).delete_branch(project, name, force=force)
 
 
-@delete.command("file")
 def delete_file(
     target: FileName,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Delete a folder.")] = False,
@@ -176,31 +159,26 @@ def delete_file(
     pachyderm(state).delete_file(project, target, recursive=recursive)
 
 
-@start.command("commit")
 def start_commit(name: BranchName, description: Description = "", project: Project = "default", state: State = None) -> None:
     """Open a commit and print its ID; files that are put into the branch go there until it is finished."""
     typer.echo(pachyderm(state).start_commit(project, name, description))
 
 
-@finish.command("commit")
 def finish_commit(name: CommitName, description: Description = "", project: Project = "default", state: State = None) -> None:
     """Finish a commit."""
     pachyderm(state).finish_commit(project, name, description)
 
 
-@squash.command("commit")
 def squash_commit(id_: Annotated[str, typer.Argument(metavar="ID")], state: State = None) -> None:
     """Take the commits with an ID out of history; what they changed stays with their children."""
     pachyderm(state).squash(id_)
 
 
-@drop.command("commit")
 def drop_commit(id_: Annotated[str, typer.Argument(metavar="ID")], state: State = None) -> None:
     """Remove the newest commits, those with an ID, and what they changed."""
     pachyderm(state).drop(id_)
 
 
-@copy.command("file")
 def copy_file(
     source: FileName,
     target: FileName,
@@ -212,7 +190,6 @@ def copy_file(
     pachyderm(state).copy_file(project, source, target, append=append)
 
 
-@diff.command("file")
 def diff_file(
     new: FileName,
     old: Annotated[str, typer.Argument(help="REPO@BRANCH-OR-COMMIT:/PATH; without it the parent of NEW's commit.")] = "",
@@ -221,10 +198,9 @@ def diff_file(
     output: Output = "table",
 ) -> None:
     """List what differs between two commits."""
-    show(pachyderm(state).diff(project, new, old), output)
+    show([rows.difference(item) for item in pachyderm(state).differences(project, new, old)], output)
 
 
-@put.command("file")
 def put_file(
     target: Annotated[str, typer.Argument(help="REPO@BRANCH[:/PATH]")],
     file: Annotated[list[Path], typer.Option("--file", "-f", help="File or folder. May be repeated.")],
@@ -288,7 +264,6 @@ def below(folder: str | Path, inside: str = "") -> Iterator[tuple[str, str]]:
                 yield inside + entry.name, entry.path
 
 
-@get.command("file")
 def get_file(
     target: FileName,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Get a folder.")] = False,
@@ -299,11 +274,11 @@ def get_file(
     """Get a file, or a folder with --recursive."""
     engine = pachyderm(state)
     if recursive:
-        from pdk.engines.versioned import save
+        from pdk.engines.pachyderm.files import save
 
         if out is None:
             raise UserError("--recursive needs --file FOLDER")
-        with progress(total=engine.file_row(project, target)["size"]) as advance:
+        with progress(total=engine.file(project, target).size) as advance:
             for size in save(engine.archive(project, target), out, target.partition(":")[2] or "/"):
                 advance(size)
         return
@@ -312,6 +287,36 @@ def get_file(
         for part in engine.content(project, target):
             stream.write(part)
         return
-    with progress(total=engine.file_row(project, target)["size"]) as advance, out.open("wb") as file:
+    with progress(total=engine.file(project, target).size) as advance, out.open("wb") as file:
         for part in engine.content(project, target):
             advance(file.write(part))
+
+
+COMMANDS = (
+    Command("create project", create_project),
+    Command("create repo", create_repo),
+    Command("create branch", create_branch),
+    Command("list project", list_project),
+    Command("list repo", list_repo),
+    Command("list branch", list_branch),
+    Command("list commit", list_commit),
+    Command("list file", list_file),
+    Command("glob file", glob_file),
+    Command("inspect project", inspect_project),
+    Command("inspect repo", inspect_repo),
+    Command("inspect branch", inspect_branch),
+    Command("inspect commit", inspect_commit),
+    Command("inspect file", inspect_file),
+    Command("delete project", delete_project),
+    Command("delete repo", delete_repo),
+    Command("delete branch", delete_branch),
+    Command("delete file", delete_file),
+    Command("start commit", start_commit),
+    Command("finish commit", finish_commit),
+    Command("squash commit", squash_commit),
+    Command("drop commit", drop_commit),
+    Command("copy file", copy_file),
+    Command("diff file", diff_file),
+    Command("put file", put_file),
+    Command("get file", get_file),
+)

@@ -28,7 +28,7 @@ class PachydermStore:
         if head is None or self.pachyderm.read(self.project, REPO, head, path) != digest.encode():
             return None
         found = head
-        for commit in self.pachyderm.ancestors(self.pachyderm.commit(self.project, REPO, head)):
+        for commit in self.pachyderm.ancestors(self.pachyderm.data_commit(self.project, REPO, head)):
             if self.pachyderm.read(self.project, REPO, commit, path) is None:
                 break
             found = commit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import aiohttp
 from starlette.applications import Starlette
 
 from pdk.kit import main, web
@@ -18,11 +17,9 @@ async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     installation.folder("web")
     door = web.Door(installation.bind, installation.secret(), always=not is_loopback(installation.bind))
-    async with aiohttp.ClientSession() as session:
-        listed = [web.healthz({}), *routes(Sources(installation, session))]
-        app = web.Guard(Starlette(routes=listed), door, lambda _status, reason: {"error": reason})
-        async with main.running(web.serve(app, installation.bind, installation.ports.web)):
-            await web.until_signal()
+    app = web.Guard(Starlette(routes=[web.healthz({}), *routes(Sources(installation))]), door, lambda _status, reason: {"error": reason})
+    async with main.running(web.serve(app, installation.bind, installation.ports.web)):
+        await web.until_signal()
 
 
 def start(state: Path) -> None:

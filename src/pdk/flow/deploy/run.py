@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pdk.provenance import Provenance
 from pdk.stores import Store, bucket_of
 from pdk.stores.pachyderm import PachydermStore
 from pdk.timing import clock
-from pdk.words import MODEL_VERSION
+from pdk.words import DEPLOY_INFO, MODEL_INFO, MODEL_VERSION
 
 STORE_S = 180.0  # how long a model store may be away; what is put there once more does no harm: it is named by its content
 
@@ -35,7 +36,7 @@ def read_info(pfs: Path) -> tuple[dict[str, Any], Path]:
     Raises:
         UserError: there is none, or it is broken.
     """
-    found = sorted(path for path in pfs.glob("*/model-info.yaml") if path.parent.name != "out")
+    found = sorted(path for path in pfs.glob(f"*/{MODEL_INFO}") if path.parent.name != "out")
     if len(found) != 1:
         raise UserError(f"one model-info.yaml is expected in the job's input, found {len(found)}; is the train pipeline the input?")
     try:
@@ -96,6 +97,7 @@ def run(job: Job) -> None:
             files = pack(model, version, checkpoint, provenance, scratch)
             say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
             uri = patiently("model store", lambda: store.put(model=model, files=files, digest=digest), STORE_S)
+    archived = datetime.now(UTC)
     say(f"model store: {uri}")
     kserve.roll(job.namespace, job.deployment, spec_for(job, uri), annotations_for(job, digest, version), job.canary)
     share = "" if job.canary is None else f", for {job.canary} % of the requests"
@@ -114,8 +116,9 @@ def run(job: Job) -> None:
         "uri": uri,
         "digest": digest,
         "url": url,
+        "archived": archived.isoformat(timespec="milliseconds"),
     }
-    (job.pfs / "out" / "deploy-info.yaml").write_text(yaml.safe_dump(result, sort_keys=False))
+    (job.pfs / "out" / DEPLOY_INFO).write_text(yaml.safe_dump(result, sort_keys=False))
 
 
 def change(job: Job) -> None:

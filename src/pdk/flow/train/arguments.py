@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pdk.flow.train.checkout import Credentials
 from pdk.settings import Engines, needed
+from pdk.words import label_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Job:
     @property
     def key(self) -> str:
         """Names this run for good: the experiment carries it as a label and is found by it again."""
-        return f"pdk:{self.project}/{self.pipeline}@{self.job_id}"
+        return label_of(self.project, self.pipeline, self.job_id)
 
 
 def parser() -> argparse.ArgumentParser:

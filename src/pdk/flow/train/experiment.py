@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from pdk.engines.determined import Version
-from pdk.engines.pachyderm import DataCommit, Pachyderm
+from pdk.engines.pachyderm import Pachyderm
+from pdk.engines.records import DataCommit, Version
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
 from pdk.flow.train.arguments import Job
 from pdk.flow.train.checkout import Checkout
 from pdk.provenance import Code, ConfigFile, Data, JobRef, ParentVersion, Provenance
+from pdk.words import CODE_LABEL, MODEL_INFO
 
 INJECTED = ("host", "port", "project", "repo", "branch", "previous_commit", "token")
 
@@ -58,14 +60,14 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def complete(config: dict[str, Any], job: Job, data: DataCommit, parent: Parent | None, token: str) -> dict[str, Any]:
-    """The config of this run: where its data is, what it is found by, what it goes on from."""
+def complete(config: dict[str, Any], job: Job, data: DataCommit, code: Checkout, parent: Parent | None, token: str) -> dict[str, Any]:
+    """Make the config of this run: where its data is, what it is found by, what it goes on from."""
     made = copy.deepcopy(config)
     made["data"]["pachyderm"].update(
         host=job.engines.pachd_host, port=str(job.engines.pachd_port), project=data.project, repo=data.repo, branch=data.id, token=token,
         previous_commit=parent.commit if parent else "",
     )  # fmt: skip
-    made["labels"] = [*(config.get("labels") or []), job.repo, job.job_id, job.pipeline, job.key]
+    made["labels"] = [*(config.get("labels") or []), job.repo, job.job_id, job.pipeline, job.key, f"{CODE_LABEL}{code.sha}"]
     if parent:
         made.setdefault("searcher", {})["source_checkpoint_uuid"] = parent.version.checkpoint
     return made
@@ -137,28 +139,30 @@ def same_training(versions: Sequence[Version], job: Job, data: DataCommit, code:
 def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pachyderm) -> tuple[Parent | None, str]:
     """The newest version whose data commit is an ancestor of this one and differs by new files only; and why, in words."""
     by_commit: dict[str, Version] = {}
-    for version in versions:  # newest first
-        known = version.provenance.data
+    for candidate in versions:  # newest first
+        known = candidate.provenance.data
         if known is not None and (known.project, known.repo) == (data.project, data.repo):
-            by_commit.setdefault(known.commit, version)
+            by_commit.setdefault(known.commit, candidate)
     for ancestor in pachyderm.ancestors(data):
-        found = by_commit.get(ancestor)
-        if found is None:
+        version = by_commit.get(ancestor)
+        if version is None:
             continue
         try:
-            difference = pachyderm.difference(data, ancestor)
+            differing = Counter(
+                one.change for one in pachyderm.differences(data.project, f"{data.repo}@{data.id}", f"{data.repo}@{ancestor}")
+            )
         except (TemporaryError, EngineError):
             raise  # to be tried again: an engine that is away is no reason to train on everything
         except PdkError as error:
             return None, f"the difference to commit {ancestor} cannot be read ({error}): training on everything"
-        if difference.deleted or difference.changed:
-            what = f"{len(difference.changed)} files changed and {len(difference.deleted)} were deleted"
-            return None, f"{what} since version {found.name} (commit {ancestor}): training on everything"
-        if not difference.added:
-            return None, f"no file is new since version {found.name} (commit {ancestor}): training on everything"
+        if differing["deleted"] or differing["changed"]:
+            what = f"{differing['changed']} files changed and {differing['deleted']} were deleted"
+            return None, f"{what} since version {version.name} (commit {ancestor}): training on everything"
+        if not differing["added"]:
+            return None, f"no file is new since version {version.name} (commit {ancestor}): training on everything"
         return Parent(
-            found, ancestor
-        ), f"going on from version {found.name} on the {len(difference.added)} files added since commit {ancestor}"
+            version, ancestor
+        ), f"going on from version {version.name} on the {differing['added']} files added since commit {ancestor}"
     return None, "no earlier version was trained on an ancestor of this commit: training on everything"
 
 
@@ -173,4 +177,4 @@ def write_info(out: Path, job: Job, version: Version) -> None:
         "checkpoint": version.checkpoint,
         "provenance": version.provenance.to_json(),
     }
-    (out / "model-info.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (out / MODEL_INFO).write_text(yaml.safe_dump(content, sort_keys=False))

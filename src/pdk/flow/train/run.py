@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pdk.engines.determined import Determined, Version
-from pdk.engines.pachyderm import DataCommit, Pachyderm
+from pdk.engines.determined import Determined
+from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
+from pdk.engines.records import DataCommit, Version
 from pdk.errors import PdkError, UserError
 from pdk.flow.train import experiment as experiments
 from pdk.flow.train.arguments import Job
@@ -40,7 +41,7 @@ def run(job: Job) -> None:
         config = experiments.read_config(code, job.config)
         digest = experiments.config_hash(config)
         pachyderm = Pachyderm(job.engines.pachd_host, job.engines.pachd_port, job.engines.pachd_token)
-        data = patiently("data commit", lambda: pachyderm.commit(job.project, job.repo, job.commit))
+        data = patiently("data commit", lambda: pachyderm.data_commit(job.project, job.repo, job.commit))
         say(f"data: commit {data.id} of {data.project}/{data.repo}, content {data.content[:16]}")
         determined = Determined(job.engines.master, job.engines.user, job.engines.password)
         versions = determined.versions(job.model)
@@ -79,13 +80,13 @@ def _train(
     if number is None:
         determined.ensure_project(config.get("workspace"), config.get("project"))
         token = patiently("token", lambda: pachyderm.reader_token(job.project, job.repo, f"pdk-{job.pipeline}-{job.job_id}"))
-        number = determined.create_experiment(experiments.complete(config, job, data, parent, token), code.folder, job.key)
+        number = determined.create_experiment(experiments.complete(config, job, data, code, parent, token), code.folder, job.key)
         say(f"experiment {number} was created")
     else:
         say(f"experiment {number} was created for this job already; waiting for it")
     _follow(determined, number)
     checkpoint = determined.best_checkpoint(number)
-    metrics = determined.metrics(checkpoint)
+    metrics = determined.checkpoint(checkpoint).metrics
     say(f"experiment {number} completed; best checkpoint {checkpoint}: " + ", ".join(f"{k} {v}" for k, v in sorted(metrics.items())))
     determined.ensure_model(job.model, f"trained by pipeline {job.pipeline} on {job.project}/{job.repo}")
     origin = replace(experiments.provenance(job, data, code, digest, number, parent), metrics=numbers_of(metrics))

@@ -18,7 +18,7 @@ from pdk.errors import NotFound, UserError
 from pdk.kit.db import Connection
 from pdk.local.determined.rules import config, continuation, experiments, registry, retention, templates, workspaces
 from pdk.local.determined.wire.http import Driven, body, number
-from pdk.local.determined.wire.messages import Json, Messages, page, stamp
+from pdk.local.determined.wire.messages import Json, Messages, numbered, page, stamp
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it
@@ -138,6 +138,7 @@ class Experiments(Driven):
             and (query.get("archived") is None or entry.archived == (query["archived"] == "true"))
             and (not query.get("name") or query["name"] in entry.name)
             and (not query.get("projectId") or int(query["projectId"]) == entry.project)
+            and numbered(entry.id, query, "experimentIdFilter")
         ]
         if query.get("orderBy") != "ORDER_BY_DESC" and query.get("sortBy"):
             found.reverse()

@@ -94,7 +94,7 @@ def _pachyderm(places: Places) -> Iterator[Finding]:
         )
         return
     try:
-        count = engine.count_repos()
+        count = len(engine.repos())
         yield Finding("Pachyderm permissions", "ok", f"{count} repos can be seen at {engine.address}")
     except PdkError as error:
         yield Finding(

@@ -11,7 +11,7 @@ import grpc
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from pdk.engines.pachyderm import mapped_errors
+from pdk.engines.pachyderm.connection import mapped_errors
 from pdk.errors import TemporaryError
 
 
