@@ -14,7 +14,7 @@ help:
 	@echo "make e2e    the main job on the testbed's Pachyderm and KServe, for each model store"
 	@echo "make images the containers' images; make push REGISTRY=HOST/PATH; make dist: the wheel"
 	@echo "make setup  the virtual environment alone (PDK_TORCH_INDEX=… for CPU-only torch)"
-	@echo "make lock   write requirements/*.txt anew; make docs: the generated parts of docs/"
+	@echo "make lock   write requirements/*.txt (UPGRADE=1: newest versions); make docs: the generated parts of docs/"
 
 .venv/.ready: requirements/base.txt requirements/torch.txt requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) requirements/install.py
@@ -78,8 +78,8 @@ nightly: setup
 	PDK_KILLS=200 $(BIN)/python -m pytest tests/flow/test_store_kill.py
 	PDK_GRAPHS=20 $(BIN)/python -m pytest tests/flow/test_graphs.py
 
-lock:
-	$(PYTHON) requirements/lock.py
+lock: setup
+	UPGRADE=$(UPGRADE) $(BIN)/python requirements/lock.py
 
 docs: setup
 	$(BIN)/cog -r $(COG_PART) $(COGGED)

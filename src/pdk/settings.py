@@ -217,6 +217,13 @@ def cache_home(environ: Mapping[str, str] | None = None) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/tmp")) / ".cache")
 
 
+def azure_account(environ: Mapping[str, str] | None = None) -> tuple[str, str, str]:
+    """Connection string, account, and key or SAS token of Azure's storage, as the `az` command line reads them; each may be empty."""
+    environ = os.environ if environ is None else environ
+    credential = environ.get("AZURE_STORAGE_KEY") or environ.get("AZURE_STORAGE_SAS_TOKEN") or ""
+    return environ.get("AZURE_STORAGE_CONNECTION_STRING", ""), environ.get("AZURE_STORAGE_ACCOUNT", ""), credential
+
+
 def shared_metrics() -> str:
     """The folder in which several workers keep their counts together, as prometheus_client reads it; empty for one worker."""
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")

@@ -1,11 +1,13 @@
 """Model stores that are away: an error that the deploy step waits for."""
 
+from pathlib import Path
+
 import pytest
 
 from pdk.errors import TemporaryError
 from pdk.kit.web import free_ports
 from pdk.local.kserve.runtime.storage import S3Access, fetch
-from pdk.stores.s3 import S3Store
+from pdk.stores import bucket_of
 
 
 @pytest.fixture
@@ -22,11 +24,11 @@ def nobody(monkeypatch):
 def test_a_bucket(nobody):
     for call in (
         lambda store: store.find(model="m", digest="d" * 64),
-        lambda store: store.put(model="m", files={"model-store/m.mar": b"m"}, digest="d" * 64),
+        lambda store: store.put(model="m", files={"model-store/m.mar": Path(__file__)}, digest="d" * 64),
         lambda store: store.check(),
     ):
         with pytest.raises(TemporaryError, match="does not answer"):
-            call(S3Store("bucket"))
+            call(bucket_of("aws", "bucket"))
 
 
 def test_what_a_predictor_reads(nobody, tmp_path):

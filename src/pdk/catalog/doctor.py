@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 
 VERSIONS = {"Pachyderm": "2.12.", "Determined": "0.38."}  # what PDK is tested with
 CONNECT_S = 5.0
-# how KServe, EKS and GKE are told who a service account is to a model store
-IDENTITIES = ("serving.kserve.io/s3-endpoint", "eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account")
+# how KServe, EKS, GKE and AKS are told who a service account is to a model store
+IDENTITIES = (
+    "serving.kserve.io/s3-endpoint",
+    "eks.amazonaws.com/role-arn",
+    "iam.gke.io/gcp-service-account",
+    "azure.workload.identity/client-id",
+)
+CHECKPOINTS = {"s3": "aws", "gcs": "gcp", "azure": "azure"}  # Determined's word for a checkpoint storage → the cloud that it is of
 DISK = 5 << 30  # bytes that training and archives should find free
 
 
@@ -150,14 +156,14 @@ def _checkpoints(engine: Determined) -> Finding:
         return Finding(check, "warning", "only administrators may see the master's", matters, "look as one: DET_USER=admin")
     except PdkError as error:
         return Finding(check, "failed", str(error), matters, "correct checkpoint_storage in the master's configuration")
-    kind, bucket = str(kept.get("type") or "none"), str(kept.get("bucket") or "")
-    if kind not in ("s3", "gcs"):
+    kind, bucket = str(kept.get("type") or "none"), str(kept.get("bucket") or kept.get("container") or "")
+    if kind not in CHECKPOINTS:
         place = kept.get("host_path") or kept.get("container_path") or ""
         if kind in ("shared_fs", "directory") and place:
             return Finding(check, "ok", f"{kind} {place}")
         return Finding(check, "failed", f"{kind} {place}", matters, "set checkpoint_storage in the master's configuration")
     try:
-        bucket_of("aws" if kind == "s3" else "gcp", bucket).check()
+        bucket_of(CHECKPOINTS[kind], bucket).check()
     except PdkError as error:
         todo = "nothing, if trials have credentials of their own; else create the bucket, or give its credentials to the trials"
         return Finding(check, "warning", f"{kind} bucket {bucket!r}, not reachable from here: {error}", matters, todo)

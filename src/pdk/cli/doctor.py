@@ -20,7 +20,7 @@ def doctor(
     state: State = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the InferenceServices.")] = MODELS_NAMESPACE,
     account: Annotated[str, typer.Option("--service-account-name", help="Service account of the predictors.")] = "pach-deploy",
-    cloud: Annotated[str | None, typer.Option("--cloud-model-host", help="aws or gcp, where models are put into a bucket.")] = None,
+    cloud: Annotated[str | None, typer.Option("--cloud-model-host", help="The cloud of the bucket that models are put into.")] = None,
     bucket: Annotated[str | None, typer.Option("--cloud-model-bucket", help="That bucket.")] = None,
     output: Output = "table",
 ) -> None:
@@ -28,8 +28,8 @@ def doctor(
     from pdk.catalog.doctor import Places, examine
     from pdk.stores import bucket_of
 
-    if bool(cloud) != bool(bucket) or cloud not in (None, "aws", "gcp"):
-        raise UserError("--cloud-model-host (aws or gcp) and --cloud-model-bucket belong together; give both or neither")
+    if bool(cloud) != bool(bucket):
+        raise UserError("--cloud-model-host and --cloud-model-bucket belong together; give both or neither")
     store = bucket_of(cloud, bucket) if cloud and bucket else None
     try:
         found = installation(state)

@@ -1,8 +1,8 @@
-"""A bucket of Google Cloud Storage: every model under its own digest, so that what a service reads never changes."""
+"""A bucket of Google Cloud Storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,21 @@ from pdk.errors import TemporaryError, UserError
 
 
 @dataclass(frozen=True)
-class GcsStore:
-    """Models in a bucket; `credentials` is a service account's key file, without it the environment's own identity counts."""
+class GcsBucket:
+    """A bucket of GCS.
+
+    Args:
+        bucket: its name.
+        credentials: key file of a service account; without it as Google's library finds them.
+    """
 
     bucket: str
     credentials: Path | None = None
+
+    @property
+    def uri(self) -> str:
+        """Return the URI that KServe reads it by."""
+        return f"gs://{self.bucket}"
 
     @contextmanager
     def _bucket(self) -> Iterator[Any]:
@@ -24,19 +34,16 @@ class GcsStore:
         from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud import storage
 
+        key = self.credentials
+        if key and not key.is_file():
+            raise UserError(f"the key file {key} is not there; mount it into the job, or leave --google-application-credentials out")
         try:
-            key = self.credentials
             client = storage.Client.from_service_account_json(str(key)) if key else storage.Client()
             yield client.bucket(self.bucket)
-        except FileNotFoundError as error:
-            raise UserError(f"the key file {self.credentials} is not there: {error}") from error
         except (ServerError, RetryError, TransportError, OSError) as error:
             raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
         except (GoogleAPIError, GoogleAuthError) as error:
             raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
-
-    def _prefix(self, model: str, digest: str) -> str:
-        return f"{model}/{digest[:16]}"
 
     def check(self) -> None:
         """Look whether the bucket is there and may be used."""
@@ -44,19 +51,15 @@ class GcsStore:
             if not bucket.exists():
                 raise UserError(f"there is no bucket {self.bucket!r}")
 
-    def find(self, *, model: str, digest: str) -> str | None:
-        """The folder, where its archive is there under its exact name: that is uploaded last."""
-        prefix = self._prefix(model, digest)
+    def exists(self, key: str) -> bool:
+        """Say whether there is an object of exactly this key."""
         with self._bucket() as bucket:
-            there = bucket.blob(f"{prefix}/model-store/{model}.mar").exists()
-        return f"gs://{self.bucket}/{prefix}" if there else None
+            return bool(bucket.blob(key).exists())
 
-    def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
-        """Upload everything, the archive last."""
-        prefix = self._prefix(model, digest)
+    def put(self, key: str, source: Path) -> None:
+        """Write an object."""
         from google.cloud.storage.retry import DEFAULT_RETRY  # writing the same content again does no harm
 
-        with self._bucket() as bucket:
-            for path, content in sorted(files.items(), key=lambda pair: pair[0].endswith(".mar")):
-                bucket.blob(f"{prefix}/{path}").upload_from_string(content, content_type="application/octet-stream", retry=DEFAULT_RETRY)
-        return f"gs://{self.bucket}/{prefix}"
+        with source.open("rb") as file, self._bucket() as bucket:
+            blob, size = bucket.blob(key), source.stat().st_size
+            blob.upload_from_file(file, size=size, content_type="application/octet-stream", retry=DEFAULT_RETRY)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pdk.engines.pachyderm import Pachyderm
+from pdk.stores import Files, folder_of
 
 REPO, BRANCH = "model-store", "master"
 DIGEST_FILE = "digest"
@@ -24,7 +25,7 @@ class PachydermStore:
 
     def find(self, *, model: str, digest: str) -> str | None:
         """The folder, as the commit that brought it has it: whoever asks again is given the same URI."""
-        head, path = self.pachyderm.head(self.project, REPO, BRANCH), f"/{self._folder(model, digest)}/{DIGEST_FILE}"
+        head, path = self.pachyderm.head(self.project, REPO, BRANCH), f"/{folder_of(model, digest)}/{DIGEST_FILE}"
         if head is None or self.pachyderm.read(self.project, REPO, head, path) != digest.encode():
             return None
         found = head
@@ -34,14 +35,11 @@ class PachydermStore:
             found = commit
         return self._uri(found, model, digest)
 
-    def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
+    def put(self, *, model: str, files: Files, digest: str) -> str:
         """Commit a model's files, beside those of earlier versions."""
         self.pachyderm.ensure_repo(self.project, REPO, "Archives of models, as InferenceServices read them")
-        content = {**files, DIGEST_FILE: digest.encode()}
-        return self._uri(self.pachyderm.write(self.project, REPO, BRANCH, self._folder(model, digest), content), model, digest)
-
-    def _folder(self, model: str, digest: str) -> str:
-        return f"{model}/{digest[:16]}"
+        content: dict[str, bytes | Path] = {**files, DIGEST_FILE: digest.encode()}
+        return self._uri(self.pachyderm.write(self.project, REPO, BRANCH, folder_of(model, digest), content), model, digest)
 
     def _uri(self, commit: str, model: str, digest: str) -> str:
-        return f"s3://{commit}.{BRANCH}.{REPO}.{self.project}/{self._folder(model, digest)}"
+        return f"s3://{commit}.{BRANCH}.{REPO}.{self.project}/{folder_of(model, digest)}"

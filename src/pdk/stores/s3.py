@@ -1,20 +1,26 @@
-"""A bucket of S3: every model under its own digest, so that what a service reads never changes."""
+"""A bucket of S3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pdk.errors import TemporaryError, UserError
+from pdk.errors import NotFound, TemporaryError, UserError
 
 
 @dataclass(frozen=True)
-class S3Store:
-    """Models in a bucket; credentials and endpoint as boto3 finds them."""
+class S3Bucket:
+    """A bucket of S3; credentials and endpoint as boto3 finds them."""
 
     bucket: str
+
+    @property
+    def uri(self) -> str:
+        """Return the URI that KServe reads it by."""
+        return f"s3://{self.bucket}"
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
@@ -25,39 +31,33 @@ class S3Store:
             yield boto3.client("s3")
         except ClientError as error:
             status = int(error.response["ResponseMetadata"].get("HTTPStatusCode") or 500)
-            kind = TemporaryError if status >= 500 or status == 429 else UserError
+            kind = TemporaryError if status >= 500 or status == 429 else NotFound if status == 404 else UserError
             raise kind(f"the bucket {self.bucket!r} cannot be used: {error}") from error
         except (ConnectionError, HTTPClientError) as error:
             raise TemporaryError(f"the store of the bucket {self.bucket!r} does not answer: {error}") from error
         except BotoCoreError as error:
             raise UserError(f"the bucket {self.bucket!r} cannot be used: {error}") from error
 
-    def _prefix(self, model: str, digest: str) -> str:
-        return f"{model}/{digest[:16]}"
-
     def check(self) -> None:
         """Look whether the bucket is there and may be used."""
         with self._client() as client:
             client.head_bucket(Bucket=self.bucket)
 
-    def find(self, *, model: str, digest: str) -> str | None:
-        """The folder, where its archive is there under its exact key: that is uploaded last."""
-        from botocore.exceptions import ClientError
+    def exists(self, key: str) -> bool:
+        """Say whether there is an object of exactly this key."""
+        try:
+            with self._client() as client:
+                client.head_object(Bucket=self.bucket, Key=key)
+        except NotFound:
+            return False
+        return True
 
-        prefix = self._prefix(model, digest)
-        with self._client() as client:
-            try:
-                client.head_object(Bucket=self.bucket, Key=f"{prefix}/model-store/{model}.mar")
-            except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
-                    raise
-                return None
-        return f"s3://{self.bucket}/{prefix}"
+    def put(self, key: str, source: Path) -> None:
+        """Write an object; a large one in parts."""
+        from boto3.exceptions import S3UploadFailedError
 
-    def put(self, *, model: str, files: Mapping[str, bytes], digest: str) -> str:
-        """Upload everything, the archive last."""
-        prefix = self._prefix(model, digest)
-        with self._client() as client:
-            for path, content in sorted(files.items(), key=lambda pair: pair[0].endswith(".mar")):
-                client.put_object(Bucket=self.bucket, Key=f"{prefix}/{path}", Body=content)
-        return f"s3://{self.bucket}/{prefix}"
+        try:
+            with self._client() as client:
+                client.upload_file(str(source), self.bucket, key)
+        except S3UploadFailedError as error:  # boto3 wraps what the service said
+            raise UserError(f"{key} cannot be put into the bucket {self.bucket!r}: {error}") from error

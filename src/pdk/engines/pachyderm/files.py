@@ -75,10 +75,13 @@ class Files(Connection):
                     kind = "changed" if was and now else "added" if now else "deleted"
                     yield Difference(kind, info.file.path, was and was.size_bytes, now and now.size_bytes)
 
-    def write(self, project: str, repo: str, branch: str, folder: str, files: Mapping[str, bytes]) -> str:
-        """Replace `folder` by `files` (path below it → content) in one commit; returns the ID of a finished commit that holds them.
+    def write(self, project: str, repo: str, branch: str, folder: str, files: Mapping[str, bytes | Path]) -> str:
+        """Replace `folder` by `files` in one commit; returns the ID of a finished commit that holds them.
 
         One request makes, fills and finishes the commit: whatever happens to this process, none is left open.
+
+        Args:
+            files: path below the folder → content, or a file that holds it.
         """
         target = pfs.Branch(repo=repo_of(project, repo), name=branch)
 
@@ -86,8 +89,8 @@ class Files(Connection):
             yield pfs.ModifyFileRequest(set_commit=pfs.Commit(repo=target.repo, branch=target))
             yield pfs.ModifyFileRequest(delete_file=pfs.DeleteFile(path=f"/{folder}/"))
             for path, content in sorted(files.items()):
-                for start in range(0, max(1, len(content)), PART):
-                    yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=f"/{folder}/{path}", raw=content[start : start + PART]))
+                for part in _parts(content):
+                    yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=f"/{folder}/{path}", raw=part))
 
         with mapped_errors(self.address):
             self._client.pfs.modify_file(requests())
@@ -117,13 +120,9 @@ class Files(Connection):
             for path, source in files.items():
                 if not append:
                     yield pfs.ModifyFileRequest(delete_file=pfs.DeleteFile(path=path))
-                with Path(source).open("rb") as file:
-                    part = file.read(PART)
-                    while True:
-                        yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=part))
-                        sent(len(part))
-                        if not (part := file.read(PART)):
-                            break
+                for part in _parts(Path(source)):
+                    yield pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=part))
+                    sent(len(part))
 
         with mapped_errors(self.address):
             self._client.pfs.modify_file(requests())
@@ -143,6 +142,14 @@ class Files(Connection):
     def _modify(self, place: Target, change: pfs.ModifyFileRequest) -> None:
         with mapped_errors(self.address):
             self._client.pfs.modify_file(iter([pfs.ModifyFileRequest(set_commit=place.commit), change]))
+
+
+def _parts(content: bytes | Path) -> Iterator[bytes]:
+    """Give a content in parts; one part where it is empty: a message makes the file."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        yield file.read(PART)
+        while part := file.read(PART):
+            yield part
 
 
 def _file(info: pfs.FileInfo) -> File:

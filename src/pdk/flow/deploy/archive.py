@@ -13,6 +13,7 @@ from pdk.mar import Manifest, write
 from pdk.mar.format import DIGESTS, PROVENANCE
 from pdk.provenance import Provenance
 from pdk.serving.check import answer
+from pdk.stores import archive_of
 from pdk.timing import IMPORTS, clock
 
 HANDLER, EXAMPLE, REQUIREMENTS = "handler.py", "example.json", "requirements.txt"
@@ -26,9 +27,7 @@ def digest_of(model: str, checkpoint: Path, provenance: Provenance) -> str:
     """
     digest = hashlib.sha256(json.dumps([model, provenance.origin()], sort_keys=True).encode())
     for path in sorted(entry for entry in checkpoint.rglob("*") if entry.is_file() and "__pycache__" not in entry.parts):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        digest.update(path.relative_to(checkpoint).as_posix().encode() + b"\0" + content)
+        digest.update(path.relative_to(checkpoint).as_posix().encode() + b"\0" + bytes.fromhex(_sha256(path)))
     return digest.hexdigest()
 
 
@@ -104,8 +103,8 @@ def properties(model: str) -> str:
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scratch: Path) -> dict[str, bytes]:
-    """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → content.
+def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scratch: Path) -> dict[str, Path]:
+    """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → file in `scratch`.
 
     Raises:
         UserError: the experiment has no handler, or the archive does not work.
@@ -123,9 +122,20 @@ def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scr
     example = code / EXAMPLE if (code / EXAMPLE).is_file() else None
     (scratch / "trial-run").mkdir()
     answer(archive, example, scratch / "trial-run")  # here: this process is the job's own, and has imported torch
-    content = archive.read_bytes()
-    store = {f"model-store/{model}.mar": content, "config/config.properties": properties(model).encode(), PROVENANCE: origin}
+    written = {"config/config.properties": properties(model).encode(), PROVENANCE: origin}
     if example is not None:
-        store[f"config/{EXAMPLE}"] = example.read_bytes()
-    digests = {path: hashlib.sha256(part).hexdigest() for path, part in store.items()}
-    return {**store, DIGESTS: json.dumps(digests, indent=1, sort_keys=True).encode()}
+        written[f"config/{EXAMPLE}"] = example.read_bytes()
+    store = {archive_of(model): archive, **{path: _write(scratch / "store" / path, content) for path, content in written.items()}}
+    digests = {path: _sha256(source) for path, source in store.items()}
+    return {**store, DIGESTS: _write(scratch / "store" / DIGESTS, json.dumps(digests, indent=1, sort_keys=True).encode())}
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

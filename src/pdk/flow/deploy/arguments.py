@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pdk.errors import UserError
 from pdk.settings import Engines, share
+from pdk.stores import BUCKETS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="deploy.py", description="Archive a trained model and serve it with KServe.")
     made.add_argument("--deployment-name", required=True, help="name of the InferenceService")
-    made.add_argument("--cloud-model-host", choices=("gcp", "aws"), help="where the model store is; without it in a Pachyderm repo")
+    made.add_argument("--cloud-model-host", choices=tuple(BUCKETS), help="where the model store is; without it in a Pachyderm repo")
     made.add_argument("--cloud-model-bucket", help="the model store's bucket")
     made.add_argument("--resource-requests", type=pairs, default={}, metavar="cpu=2,memory=8Gi")
     made.add_argument("--resource-limits", type=pairs, default={}, metavar="cpu=10,memory=8Gi")

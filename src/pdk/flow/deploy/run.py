@@ -17,7 +17,7 @@ from pdk.flow.deploy.archive import digest_of, pack
 from pdk.flow.deploy.arguments import Job
 from pdk.flow.deploy.rollout import annotations_for, spec_for
 from pdk.provenance import Provenance
-from pdk.stores import Store, bucket_of
+from pdk.stores import Store, archive_of, bucket_of
 from pdk.stores.pachyderm import PachydermStore
 from pdk.timing import clock
 from pdk.words import DEPLOY_INFO, MODEL_INFO, MODEL_VERSION
@@ -95,7 +95,7 @@ def run(job: Job) -> None:
             say("archive: it was made before, and is served again")
         else:
             files = pack(model, version, checkpoint, provenance, scratch)
-            say(f"archive: {model}.mar, {len(files[f'model-store/{model}.mar']):,} bytes, of {digest[:16]}")
+            say(f"archive: {model}.mar, {files[archive_of(model)].stat().st_size:,} bytes, of {digest[:16]}")
             uri = patiently("model store", lambda: store.put(model=model, files=files, digest=digest), STORE_S)
     archived = datetime.now(UTC)
     say(f"model store: {uri}")
