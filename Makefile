@@ -4,11 +4,12 @@ BIN := .venv/bin
 COG_PART := -p "import cog, pathlib; part = lambda name: cog.out(pathlib.Path(f'deploy/parts/{name}.md').read_text())"
 COGGED := docs/cli.md docs/settings.md deploy/on-prem/README.md deploy/aws/README.md deploy/gcp/README.md
 
-.PHONY: help setup demo test lint unit conformance conformance-determined e2e nightly lock docs pipelines dist images push clean
+.PHONY: help setup demo test lint fast unit conformance conformance-determined e2e nightly lock docs pipelines dist images push clean
 
 help:
 	@echo "make demo   set up, then run the main job: commit, train, archive, serve, predict"
 	@echo "make test   set up, then lint, types, import contracts and all tests"
+	@echo "make fast   the unit tests alone: under a minute, without an engine or torch"
 	@echo "make conformance  the recorded Pachyderm and KServe calls on real engines (needs the testbed)"
 	@echo "make conformance-determined  the recorded Determined calls on a real master (DET_MASTER, DET_USER, DET_PASS)"
 	@echo "make e2e    the main job on the testbed's Pachyderm and KServe, for each model store"
@@ -35,6 +36,9 @@ lint: setup
 	$(BIN)/cog --check $(COG_PART) $(COGGED)
 	$(BIN)/python pipelines/generate.py --check
 
+fast: setup
+	$(BIN)/python -m pytest tests/unit -p no:cacheprovider
+
 unit: setup
 	$(BIN)/python -m pytest
 
@@ -42,15 +46,15 @@ unit: setup
 TESTBED ?= ../shared/testbed/testbed
 conformance: setup
 	$(TESTBED) up
-	$(TESTBED) exec $(BIN)/python -m pytest tests/parity --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
-	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/pachyderm/test_jobs.py -k object_stores -p no:cacheprovider
-	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/determined/test_storage.py -k real_stores -p no:cacheprovider
-	$(TESTBED) exec $(BIN)/python -m pytest tests/conformance/kserve/test_real_pods.py -p no:cacheprovider
+	$(TESTBED) exec $(BIN)/python -m pytest tests/recorded --engine testbed -p no:cacheprovider $(if $(RECORD),--snapshot-update)
+	$(TESTBED) exec $(BIN)/python -m pytest tests/clients/pachyderm/test_jobs.py -k object_stores -p no:cacheprovider
+	$(TESTBED) exec $(BIN)/python -m pytest tests/clients/determined/test_storage.py -k real_stores -p no:cacheprovider
+	$(TESTBED) exec $(BIN)/python -m pytest tests/clients/kserve/test_real_pods.py -p no:cacheprovider
 
 # the same for Determined, on the master that DET_MASTER, DET_USER and DET_PASS name (it needs an agent with two slots)
 conformance-determined: setup
 	@test -n "$(DET_MASTER)" || { echo "set DET_MASTER, DET_USER and DET_PASS to a real master"; exit 2; }
-	$(BIN)/python -m pytest tests/parity -k determined -p no:cacheprovider $(if $(RECORD),--snapshot-update)
+	$(BIN)/python -m pytest tests/recorded -k determined -p no:cacheprovider $(if $(RECORD),--snapshot-update)
 	$(BIN)/python -m pytest tests/flow/test_real_master.py -p no:cacheprovider
 
 # the main job and its troubles on the testbed's Pachyderm and KServe, with this project's images

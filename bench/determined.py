@@ -26,7 +26,7 @@ from determined.experimental import Determined
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from conformance.determined.test_determined import CONFIG, MODEL
+from clients.determined.test_determined import CONFIG, MODEL
 from conftest import Up, wait_until
 from pdk.data import files as commit_files
 

@@ -1,4 +1,4 @@
-"""Record learning curves: ``python bench/record_curves.py`` writes tests/local/curves.json, which simulations of searches play.
+"""Record learning curves: ``python bench/record_curves.py`` writes tests/unit/local/curves.json, which simulations of searches play.
 
 Each curve is the validation loss of a small network (numpy; two interleaved spirals) after 1, 3, 9, 27 and 81 epochs, for hyperparameters
 drawn at random. Most of them learn little, some a lot, some diverge: what a search is for.
@@ -57,7 +57,7 @@ def main():
     for _ in range(CONFIGS):
         rate, momentum = 10 ** random.uniform(-4, 0.5), random.uniform(0, 0.99)
         curves.append(curve(random, train, valid, rate, momentum, int(random.integers(2, 65)), random.uniform(0.5, 4)))
-    target = Path(__file__).parent.parent / "tests" / "local" / "curves.json"
+    target = Path(__file__).parent.parent / "tests" / "unit" / "local" / "curves.json"
     target.write_text(json.dumps({"lengths": LENGTHS, "losses": curves}) + "\n")
 
 

@@ -21,8 +21,6 @@ from pdk.kit import web
 from pdk.local.up import environment, health
 from pdk.settings import SERVERS, Installation
 
-pytest_plugins = ["conformance.kserve.services", "parity.engine", "parity.cluster", "parity.master", "serving.runtime"]
-
 PACKAGES = {"sshd": "openssh-server"}  # Debian's, where they are named otherwise
 PAUSE_S = 0.02  # between two looks at a condition
 CHECKOUT = Path(__file__).parents[1]
@@ -296,4 +294,4 @@ def deploy_spec(name, source, deployment):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--engine", choices=("local", "testbed"), default="local", help="the Pachyderm that tests/parity runs against")
+    parser.addoption("--engine", choices=("local", "testbed"), default="local", help="the Pachyderm that tests/recorded runs against")

@@ -1,4 +1,4 @@
-"""Every setting, with its default, unit and reason. Who else reads the environment is listed in `tests/test_layout.py`."""
+"""Every setting, with its default, unit and reason. Who else reads the environment is listed in `tests/unit/test_layout.py`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from determined.experimental import Determined
 
 from conftest import commit_all, train_spec
 from flow.test_flow import Flow
-from parity.master import real_master
+from recorded.master import real_master
 
 SCRIPT = """
 import determined as det

@@ -6,7 +6,7 @@ import signal
 
 import requests
 
-from conformance.kserve.services import Services
+from clients.kserve.services import Services
 from conftest import wait_until
 from flow.test_flow import pictures
 from flow.test_kill import fresh, inside

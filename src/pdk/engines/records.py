@@ -255,6 +255,8 @@ class Version:
 
 # KServe
 
+MODE = "serving.kserve.io/deploymentMode"  # annotation of an InferenceService: Standard or Knative
+
 
 @dataclass(frozen=True)
 class Revision:

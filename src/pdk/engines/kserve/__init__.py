@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pdk.engines.kserve.cluster import Cluster
-from pdk.engines.kserve.services import MODE, Services
+from pdk.engines.kserve.services import Services
 
-__all__ = ["MODE", "KServe"]
+__all__ = ["KServe"]
 
 
 class KServe(Services, Cluster):

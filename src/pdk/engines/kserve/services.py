@@ -12,12 +12,11 @@ from typing import Any
 
 from pdk.engines.kserve.connection import GROUP, PLURAL, VERSION, mapped_errors
 from pdk.engines.kserve.pods import Pods
-from pdk.engines.records import Revision, Service
+from pdk.engines.records import MODE, Revision, Service
 from pdk.errors import Conflict, EngineError, NotFound, TemporaryError, UserError
 from pdk.timing import WAITING, clock
 from pdk.words import ARCHIVE_DIGEST, MODEL_VERSION, PREVIOUS_SERVED
 
-MODE = "serving.kserve.io/deploymentMode"
 CANARY = "canaryTrafficPercent"
 ATTEMPTS = 5  # of an update that somebody else was faster than
 POLL_S = 0.3

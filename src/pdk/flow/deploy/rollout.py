@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pdk.engines.kserve import MODE
+from pdk.engines.records import MODE
 from pdk.flow.deploy.arguments import Job
 from pdk.words import ARCHIVE_DIGEST, KEEP_PREVIOUS_S, MODEL_VERSION, REQUEST_LOG_SAMPLE
 

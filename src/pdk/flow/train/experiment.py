@@ -9,17 +9,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.records import DataCommit, Version
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
 from pdk.flow.train.arguments import Job
 from pdk.flow.train.checkout import Checkout
 from pdk.provenance import Code, ConfigFile, Data, JobRef, ParentVersion, Provenance
 from pdk.words import CODE_LABEL, MODEL_INFO
+
+if TYPE_CHECKING:
+    from pdk.engines.pachyderm import Pachyderm
 
 INJECTED = ("host", "port", "project", "repo", "branch", "previous_commit", "token")
 
