@@ -37,10 +37,10 @@ lint: setup
 	$(BIN)/python pipelines/generate.py --check
 
 fast: setup
-	$(BIN)/python -m pytest tests/unit -p no:cacheprovider
+	$(BIN)/python -m pytest tests/unit -m "not long" -p no:cacheprovider
 
 unit: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 # the recorded calls once more on the real engine of the testbed (RECORD=1 writes down what it answers now), egress to real stores
 TESTBED ?= ../shared/testbed/testbed

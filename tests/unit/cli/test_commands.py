@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pdk.cli import main
@@ -18,10 +19,13 @@ def test_every_module_of_commands_is_listed():
 
 
 def test_every_command_says_what_it_does():
+    made = typer.main.get_command(main.app)
     for module in main.MODULES:
         for command in module.COMMANDS:
-            assert command.run.__doc__, command.words
-            assert runner.invoke(main.app, [*command.words.split(), "--help"]).exit_code == 0
+            found = made
+            for word in command.words.split():
+                found = found.commands[word]
+            assert found.help, command.words
 
 
 def test_the_version_is_said():

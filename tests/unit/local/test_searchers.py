@@ -207,6 +207,7 @@ def test_trials_that_end_early_are_counted_as_what_they_are():
     assert ranked.validated(1, {"loss": 5.0, "batches": 1}) == []  # better than one that failed
 
 
+@pytest.mark.long
 def test_asha_finds_what_random_search_finds_in_a_third_of_the_training():
     """On recorded curves, median of 50 seeds: training until 99 % of the way from guessing (ln 2) to random search's best loss."""
     recorded = json.loads((Path(__file__).parent / "curves.json").read_text())
