@@ -131,14 +131,14 @@ class Answers:
 
     Args:
         methods: by path (``/pfs_v2.API/ListRepo``).
-        admit: raises where the headers do not let a caller in.
+        admit: raises where a caller is not let in.
         explain: the code and words for an exception of a handler.
     """
 
     def __init__(
         self,
         methods: Mapping[str, Method],
-        admit: Callable[[Mapping[str, str]], None],
+        admit: Callable[[Stream], None],
         explain: Callable[[Exception, str], Status],
     ) -> None:
         self.methods, self.admit, self.explain = methods, admit, explain
@@ -166,7 +166,7 @@ class Answers:
         method = self.methods.get(path)
         if method is None:
             raise Status(Code.UNIMPLEMENTED, f"unknown method {path}")
-        self.admit(stream.headers)
+        self.admit(stream)
         async with aclosing(messages(stream, method.decode)) as incoming:
             argument: Any = incoming if method.streams_in else await anext(incoming, None)
             if argument is None:

@@ -19,6 +19,8 @@ from h2.events import DataReceived, Event, RemoteSettingsChanged, RequestReceive
 from h2.exceptions import FlowControlError, H2Error
 from h2.settings import SettingCodes, Settings
 
+from pdk.kit import peers
+
 log = logging.getLogger(__name__)
 WINDOW = 4 << 20  # bytes of a request that wait for their reader, at most
 CONNECTION_WINDOW = 64 << 20
@@ -156,6 +158,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self.trusted = peers.trusted(client and client[:2], server and server[:2])
         self.connections.add(self)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW)

@@ -2,7 +2,7 @@
 
 A page in a user's browser can send requests to 127.0.0.1. So on loopback too the Host header must be a name of this machine (against
 DNS rebinding), a body must be of a type that a form cannot send, an Origin of somewhere else is refused, and cookies do not exist
-here. Off loopback a bearer token is required as well.
+here. Off loopback a bearer token is required as well, and on loopback of whoever is another user of this machine (`pdk.kit.peers`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pdk.kit import peers
 from pdk.settings import is_loopback
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
+SIGNED = "AWS4-HMAC-SHA256 "  # how the Authorization header of a signed S3 request begins
+STRANGER = (
+    "this installation belongs to another user of this machine, whose own programs need no credential; send its secret as a bearer token "
+    "(the file `secret` in its state folder, which only that user can read)"
+)
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 Checks = Mapping[str, Callable[[], str]]
 KEEP_ALIVE_S = 75  # idle connections: with a short time clients meet a connection that is being closed as they send
@@ -46,7 +52,9 @@ class Door:
         hosts: further names that a Host header may carry.
         form_types: whether bodies of form types are let in (for clients that are known to send them, with a safe protocol).
         open_paths: paths that never need the token.
-        always: whether the token is needed on loopback too.
+        always: whether the token is needed of this machine's own user on loopback too.
+        strangers: whether other users of this machine are let in, for whoever answers asks everybody for credentials.
+        signed: whether requests may carry a signature of S3 instead, which whoever answers them checks.
     """
 
     bind: str
@@ -55,6 +63,8 @@ class Door:
     form_types: bool = False
     open_paths: Collection[str] = ("/healthz",)
     always: bool = False
+    signed: bool = False
+    strangers: bool = False
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and reason when the request is refused."""
@@ -62,9 +72,12 @@ class Door:
         host = host_of(headers.get("host", ""))
         if is_loopback(self.bind) and not (is_loopback(host) or host in self.hosts):
             return 421, f"this server answers to 127.0.0.1 and localhost, not to the host name {host!r}"
-        needed = self.always or not is_loopback(self.bind)
-        if needed and scope["path"] not in self.open_paths and not self.authorized(headers):
-            return 401, "a bearer token is required; `pdk env` prints where it is kept"
+        if scope["path"] not in self.open_paths and not self.authorized(headers):
+            if self.always or not is_loopback(self.bind):
+                return 401, "a bearer token is required; `pdk env` prints where it is kept"
+            signed = self.signed and headers.get("authorization", "").startswith(SIGNED)
+            if not signed and not self.strangers and not peers.of_scope(scope):
+                return 401, STRANGER
         origin = headers.get("origin")
         if (origin and not is_loopback(host_of(origin.partition("//")[2]))) or headers.get("sec-fetch-site") == "cross-site":
             return 403, f"requests from pages of {origin or 'other sites'!r} are not answered"
@@ -149,6 +162,7 @@ def server(app: ASGIApp, *, tls: tuple[str, str] | None = None, drain_s: int = 5
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
         server_header=False,
+        proxy_headers=False,  # nobody stands before these servers: who a request says it comes from is nobody's word
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     made = uvicorn.Server(config)

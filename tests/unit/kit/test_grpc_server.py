@@ -74,7 +74,7 @@ def port(service):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = http2.Server(grpc_server.Answers(methods, lambda headers: None, explain), "127.0.0.1", port)
+    server = http2.Server(grpc_server.Answers(methods, lambda stream: None, explain), "127.0.0.1", port)
     loop = asyncio.new_event_loop()
     task = loop.create_task(server.run())
 

@@ -20,7 +20,8 @@ def client(bind="127.0.0.1", **more):
         ]
     )
     return TestClient(
-        Guard(app, Door(bind, "the-secret", **more), lambda _status, reason: {"error": reason}), base_url="http://127.0.0.1:80"
+        Guard(app, Door(bind, "the-secret", **{"strangers": True, **more}), lambda _status, reason: {"error": reason}),
+        base_url="http://127.0.0.1:80",
     )
 
 
@@ -71,3 +72,12 @@ def test_connections_do_not_wait_for_acknowledgements():
         accepted, _ = sock.accept()
         with client, accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_connection_that_nobody_knows_is_a_strangers():
+    door = client(strangers=False)  # the test client comes by none
+    answer = door.get("/x")
+    assert answer.status_code == 401
+    assert "another user of this machine" in answer.json()["error"]
+    assert door.get("/x", headers={"Authorization": "Bearer the-secret"}).text == "in"
+    assert door.get("/healthz").text == "ok"

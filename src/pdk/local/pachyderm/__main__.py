@@ -70,7 +70,7 @@ def job_binds(installation: Installation) -> tuple[Bind, ...]:
 async def s3_buckets(db: Database, blobs: BlobStore, secret: str, names: Mapping[str, CommitRef]) -> AsyncIterator[Mapping[str, str]]:
     """Serve commits as buckets on a port of their own; gives the variables that S3 clients read."""
     gateway = s3.Gateway(db, blobs, secret, required=False, buckets=names)
-    door = web.Door("127.0.0.1", secret, form_types=True)
+    door = web.Door("127.0.0.1", secret, form_types=True, signed=True)
     listener = web.listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with main.running(web.serve_on(listener, web.Guard(Starlette(routes=gateway.routes()), door, s3.refusal_body))):
@@ -113,9 +113,9 @@ async def serve(installation: Installation) -> None:
         } | dict.fromkeys(("admin_v2.API", "versionpb_v2.API", "auth_v2.API", "transaction_v2.API"), (cluster,))
         answers = Answers(rpc.methods(api, services), rpc.admission(installation.bind, secret), rpc.explain)
         server = Server(answers, installation.bind, installation.ports.pachyderm)
-        door = web.Door(installation.bind, secret, form_types=True, open_paths=("/healthz",))
+        door = web.Door(installation.bind, secret, form_types=True, signed=True)
         gateway = s3.Gateway(db, blobs, secret, required=not is_loopback(installation.bind))
-        caretaker = admin.Admin(db, blobs, None if is_loopback(installation.bind) else secret)
+        caretaker = admin.Admin(db, blobs, secret, own=is_loopback(installation.bind))
         inventory = Inventory(db, blobs)
         checks: web.Checks = {
             "database": db.health,

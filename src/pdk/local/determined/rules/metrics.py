@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import UserError, WrongState
@@ -43,10 +44,28 @@ def add(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics
     db.execute("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def of_trial(db: Connection, trial_id: int, group: str = "") -> list[sqlite3.Row]:
-    """A trial's metrics in their order."""
+@dataclass(frozen=True)
+class Report:
+    """What a trial reported in a group after so many steps; `batches` are the values of each batch, where it sent them."""
+
+    trial: int
+    group: str
+    steps: int
+    run: int
+    values: Mapping[str, Any]
+    batches: Any
+    reported: float
+
+
+def _report(row: sqlite3.Row) -> Report:
+    batches = json.loads(row["batch_metrics"]) if row["batch_metrics"] else None
+    return Report(row["trial"], row["grp"], row["steps"], row["run"], json.loads(row["metrics"]), batches, row["reported"])
+
+
+def of_trial(db: Connection, trial_id: int, group: str = "") -> list[Report]:
+    """List what a trial reported, by steps and group."""
     sql = "SELECT * FROM metric WHERE trial = ? AND (?2 = '' OR grp = ?2) ORDER BY steps, grp"
-    return db.execute(sql, (trial_id, group)).fetchall()
+    return [_report(row) for row in db.execute(sql, (trial_id, group)).fetchall()]
 
 
 def steps(db: Connection, trial_id: int) -> int:
@@ -54,22 +73,22 @@ def steps(db: Connection, trial_id: int) -> int:
     return int(db.execute("SELECT coalesce(max(steps), 0) FROM metric WHERE trial = ?", (trial_id,)).fetchone()[0])
 
 
-def validations(db: Connection, found: Trial) -> tuple[sqlite3.Row | None, sqlite3.Row | None]:
-    """A trial's latest validation metrics, and its best ones by the searcher's metric."""
-    rows = of_trial(db, found.id, VALIDATION)
-    if not rows:
+def validations(db: Connection, found: Trial) -> tuple[Report | None, Report | None]:
+    """Return a trial's latest validation metrics, and its best ones by the searcher's metric."""
+    reports = of_trial(db, found.id, VALIDATION)
+    if not reports:
         return None, None
     searcher = get(db, found.experiment).config["searcher"]
-    ranked = [(value, row) for row in rows if (value := searchers.metric_of(searcher, row["metrics"])) is not None]
+    ranked = [(value, one) for one in reports if (value := searchers.metric_of(searcher, one.values)) is not None]
     choose = min if searcher["smaller_is_better"] else max
-    return rows[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
+    return reports[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
 def best_validation(db: Connection, experiment: Experiment) -> float | None:
     """The best value of the searcher's metric so far."""
     sql = "SELECT m.metrics FROM metric m JOIN trial t ON m.trial = t.id WHERE t.experiment = ? AND m.grp = ?"
     found = (
-        searchers.metric_of(experiment.config["searcher"], row["metrics"])
+        searchers.metric_of(experiment.config["searcher"], json.loads(row["metrics"]))
         for row in db.execute(sql, (experiment.id, VALIDATION)).fetchall()
     )
     values = [value for value in found if value is not None]

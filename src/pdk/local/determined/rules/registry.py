@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,72 @@ from pdk.kit.db import one
 from pdk.local.determined.rules import experiments, searchers, workspaces
 
 Connection = sqlite3.Connection
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as its trial reported it: after how many steps, with which files (path → bytes), and when."""
+
+    uuid: str
+    trial: int
+    allocation: str
+    state: str
+    steps: int
+    metadata: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    reported: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the registry."""
+
+    id: int
+    workspace: int
+    name: str
+    description: str
+    notes: str
+    labels: Sequence[str]
+    metadata: Mapping[str, Any]
+    archived: bool
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model: a checkpoint with a number, and maybe a name."""
+
+    id: int
+    model: int
+    number: int
+    checkpoint: str
+    name: str
+    comment: str
+    notes: str
+    labels: Sequence[str]
+    metadata: Mapping[str, Any]
+    created: float
+    updated: float
+
+
+def _checkpoint(row: sqlite3.Row) -> Checkpoint:
+    metadata, resources = json.loads(row["metadata"]), json.loads(row["resources"])
+    return Checkpoint(row["uuid"], row["trial"], row["allocation"], row["state"], row["steps"], metadata, resources, row["reported"])
+
+
+def _model(row: sqlite3.Row) -> Model:
+    return Model(
+        row["id"], row["workspace"], row["name"], row["description"], row["notes"], json.loads(row["labels"]), json.loads(row["metadata"]),
+        bool(row["archived"]), row["created"], row["updated"],
+    )  # fmt: skip
+
+
+def _version(row: sqlite3.Row) -> Version:
+    return Version(
+        row["id"], row["model"], row["number"], row["checkpoint"], row["name"], row["comment"], row["notes"], json.loads(row["labels"]),
+        json.loads(row["metadata"]), row["created"], row["updated"],
+    )  # fmt: skip
 
 
 def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
@@ -41,13 +108,13 @@ def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def checkpoint(db: Connection, uuid: str) -> sqlite3.Row:
+def checkpoint(db: Connection, uuid: str) -> Checkpoint:
     """A checkpoint.
 
     Raises:
         NotFound: there is none of that UUID.
     """
-    return one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found")
+    return _checkpoint(one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found"))
 
 
 def set_checkpoint_metadata(db: Connection, uuid: str, metadata: Mapping[str, Any]) -> None:
@@ -55,27 +122,27 @@ def set_checkpoint_metadata(db: Connection, uuid: str, metadata: Mapping[str, An
     db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (json.dumps(metadata), uuid))
 
 
-def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[sqlite3.Row]:
+def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[Checkpoint]:
     """Checkpoints of a trial or of an experiment, oldest first."""
     sql = (
         "SELECT c.* FROM checkpoint c JOIN trial t ON c.trial = t.id "
         "WHERE (?1 IS NULL OR c.trial = ?1) AND (?2 IS NULL OR t.experiment = ?2) ORDER BY c.reported"
     )
-    return db.execute(sql, (trial, experiment)).fetchall()
+    return [_checkpoint(row) for row in db.execute(sql, (trial, experiment)).fetchall()]
 
 
-def checkpoint_at(db: Connection, trial: int, steps: int) -> sqlite3.Row | None:
+def checkpoint_at(db: Connection, trial: int, steps: int) -> Checkpoint | None:
     """The checkpoint that a trial made after so many steps, while it is whole."""
     sql = "SELECT * FROM checkpoint WHERE trial = ? AND steps = ? AND state = 'STATE_COMPLETED' ORDER BY reported DESC LIMIT 1"
-    row: sqlite3.Row | None = db.execute(sql, (trial, steps)).fetchone()
-    return row
+    row = db.execute(sql, (trial, steps)).fetchone()
+    return _checkpoint(row) if row else None
 
 
-def latest_checkpoint(db: Connection, trial: int) -> sqlite3.Row | None:
+def latest_checkpoint(db: Connection, trial: int) -> Checkpoint | None:
     """The one that a trial goes on from."""
     sql = "SELECT * FROM checkpoint WHERE trial = ? AND state = 'STATE_COMPLETED' ORDER BY steps DESC, reported DESC LIMIT 1"
-    row: sqlite3.Row | None = db.execute(sql, (trial,)).fetchone()
-    return row
+    row = db.execute(sql, (trial,)).fetchone()
+    return _checkpoint(row) if row else None
 
 
 def choose_source(db: Connection, searcher: dict[str, Any]) -> None:
@@ -91,26 +158,25 @@ def choose_source(db: Connection, searcher: dict[str, Any]) -> None:
         latest = latest_checkpoint(db, number)
         if latest is None:
             raise NotFound(f"searcher.source_trial_id: trial {number} has no checkpoint")
-        searcher["source_checkpoint_uuid"] = latest["uuid"]
+        searcher["source_checkpoint_uuid"] = latest.uuid
 
 
-def validation_of(db: Connection, row: sqlite3.Row) -> sqlite3.Row | None:
-    """The validation metrics at a checkpoint's step (joined when read: either may be reported first)."""
-    sql = "SELECT * FROM metric WHERE trial = ? AND grp = 'validation' AND steps = ?"
-    found: sqlite3.Row | None = db.execute(sql, (row["trial"], row["steps"])).fetchone()
-    return found
+def validation_of(db: Connection, found: Checkpoint) -> Mapping[str, Any] | None:
+    """Return the validation metrics at a checkpoint's step (joined when read: either may be reported first)."""
+    sql = "SELECT metrics FROM metric WHERE trial = ? AND grp = 'validation' AND steps = ?"
+    row = db.execute(sql, (found.trial, found.steps)).fetchone()
+    return dict(json.loads(row["metrics"])) if row else None
 
 
-def sort_by_metric(db: Connection, experiment: experiments.Experiment, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
-    """Best first by the searcher's metric; those without one last."""
+def sort_by_metric(db: Connection, experiment: experiments.Experiment, found: list[Checkpoint]) -> list[Checkpoint]:
+    """Sort checkpoints: best first by the searcher's metric; those without one last."""
     sign = 1 if experiment.config["searcher"]["smaller_is_better"] else -1
 
-    def key(row: sqlite3.Row) -> tuple[bool, float]:
-        validation = validation_of(db, row)
-        value = searchers.metric_of(experiment.config["searcher"], validation["metrics"]) if validation else None
+    def key(one_: Checkpoint) -> tuple[bool, float]:
+        value = searchers.metric_of(experiment.config["searcher"], validation_of(db, one_) or {})
         return value is None, sign * (value or 0.0)
 
-    return sorted(rows, key=key)
+    return sorted(found, key=key)
 
 
 def _check_model_name(name: str) -> None:
@@ -118,8 +184,8 @@ def _check_model_name(name: str) -> None:
         raise UserError(f"model name {name!r}: a name without '/' that is not a number is required")
 
 
-def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
-    """A new model.
+def create_model(db: Connection, body: Mapping[str, Any]) -> Model:
+    """Make a model.
 
     Raises:
         Conflict: the name is taken.
@@ -127,7 +193,7 @@ def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
     """
     name = str(body.get("name") or "")
     _check_model_name(name)
-    workspace = workspaces.by_name(db, body["workspaceName"])["id"] if body.get("workspaceName") else workspaces.FIRST
+    workspace = workspaces.by_name(db, body["workspaceName"]).id if body.get("workspaceName") else workspaces.FIRST
     _check_untaken(db, name)
     now = time.time()
     db.execute(
@@ -140,7 +206,7 @@ def create_model(db: Connection, body: Mapping[str, Any]) -> sqlite3.Row:
     return model(db, name)
 
 
-def model(db: Connection, name_or_id: str) -> sqlite3.Row:
+def model(db: Connection, name_or_id: str) -> Model:
     """A model by its name, or its number where no model has that name.
 
     Raises:
@@ -148,21 +214,21 @@ def model(db: Connection, name_or_id: str) -> sqlite3.Row:
     """
     sql = "SELECT * FROM model WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC"
     values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() else 0)
-    return one(db, sql, values, f"model {name_or_id!r} not found")
+    return _model(one(db, sql, values, f"model {name_or_id!r} not found"))
 
 
-def model_by_id(db: Connection, pk: int) -> sqlite3.Row:
+def model_by_id(db: Connection, pk: int) -> Model:
     """Return a model by its number.
 
     Raises:
         NotFound: there is none.
     """
-    return one(db, "SELECT * FROM model WHERE id = ?", (pk,), f"model {pk} not found")
+    return _model(one(db, "SELECT * FROM model WHERE id = ?", (pk,), f"model {pk} not found"))
 
 
-def models(db: Connection) -> list[sqlite3.Row]:
+def models(db: Connection) -> list[Model]:
     """Return all models, oldest first."""
-    return db.execute("SELECT * FROM model ORDER BY id").fetchall()
+    return [_model(row) for row in db.execute("SELECT * FROM model ORDER BY id").fetchall()]
 
 
 def model_labels(db: Connection) -> list[str]:
@@ -187,15 +253,15 @@ def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
         Conflict: the name is taken.
         WrongState: it is archived.
     """
-    found = db.execute("SELECT * FROM model WHERE id = ?", (pk,)).fetchone()
-    if found["archived"]:
-        raise WrongState(f"model {found['name']!r} is archived; unarchive it first")
-    if body.get("name") is not None and body["name"] != found["name"]:
+    found = model_by_id(db, pk)
+    if found.archived:
+        raise WrongState(f"model {found.name!r} is archived; unarchive it first")
+    if body.get("name") is not None and body["name"] != found.name:
         _check_model_name(str(body["name"]))
         _check_untaken(db, str(body["name"]))
     change(db, "model", pk, body, ("name", "description", "notes"))
     if body.get("workspaceName"):
-        move_model(db, pk, workspaces.by_name(db, body["workspaceName"])["id"])
+        move_model(db, pk, workspaces.by_name(db, body["workspaceName"]).id)
     elif body.get("workspaceId"):
         move_model(db, pk, int(body["workspaceId"]))
 
@@ -223,10 +289,10 @@ def move_model(db: Connection, pk: int, workspace: int) -> None:
     Raises:
         NotFound: there is no such workspace.
     """
-    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspaces.workspace(db, workspace)["id"], pk))
+    db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspaces.workspace(db, workspace).id, pk))
 
 
-def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sqlite3.Row:
+def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> Version:
     """Register a checkpoint as the model's next version.
 
     Raises:
@@ -234,39 +300,38 @@ def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> sql
     """
     owner = model(db, model_name)
     source = checkpoint(db, str(body.get("checkpointUuid") or ""))
-    if source["state"] != "STATE_COMPLETED":
-        raise WrongState(f"checkpoint {source['uuid']} is {source['state']}; only completed checkpoints can be registered")
+    if source.state != "STATE_COMPLETED":
+        raise WrongState(f"checkpoint {source.uuid} is {source.state}; only completed checkpoints can be registered")
     name = body.get("name") or ""
-    if name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner["id"], name)).fetchone():
-        raise Conflict(f"model {owner['name']!r} has a version named {name!r} already")
-    number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM version WHERE model = ?", (owner["id"],)).fetchone()[0]
+    if name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner.id, name)).fetchone():
+        raise Conflict(f"model {owner.name!r} has a version named {name!r} already")
+    number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM version WHERE model = ?", (owner.id,)).fetchone()[0]
     now = time.time()
     db.execute(
         "INSERT INTO version (model, number, checkpoint, name, comment, notes, labels, metadata, created, updated) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            owner["id"], number, source["uuid"], name, body.get("comment") or "", body.get("notes") or "",
+            owner.id, number, source.uuid, name, body.get("comment") or "", body.get("notes") or "",
             json.dumps(body.get("labels") or []), json.dumps(body.get("metadata") or {}), now, now,
         ),
     )  # fmt: skip
-    db.execute("UPDATE model SET updated = ? WHERE id = ?", (now, owner["id"]))
-    return version(db, owner["id"], number)
+    db.execute("UPDATE model SET updated = ? WHERE id = ?", (now, owner.id))
+    return version(db, owner.id, number)
 
 
-def version(db: Connection, model_id: int, number: int) -> sqlite3.Row:
+def version(db: Connection, model_id: int, number: int) -> Version:
     """A version by its number.
 
     Raises:
         NotFound: the model has none of that number.
     """
-    return one(
-        db, "SELECT * FROM version WHERE model = ? AND number = ?", (model_id, number), f"version {number} of model {model_id} not found"
-    )
+    sql, missing = "SELECT * FROM version WHERE model = ? AND number = ?", f"version {number} of model {model_id} not found"
+    return _version(one(db, sql, (model_id, number), missing))
 
 
-def versions(db: Connection, model_id: int) -> list[sqlite3.Row]:
+def versions(db: Connection, model_id: int) -> list[Version]:
     """A model's versions, newest first."""
-    return db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()
+    return [_version(row) for row in db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()]
 
 
 def count_versions(db: Connection, model_id: int) -> int:

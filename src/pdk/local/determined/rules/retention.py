@@ -56,7 +56,7 @@ def unwanted(db: Connection, experiment: int, searcher: Mapping[str, Any], keep:
     latest: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for row in rows:
         latest[row["trial"]].append((-row["steps"], row["uuid"]))
-        value = searchers.metric_of(searcher, row["metrics"])
+        value = searchers.metric_of(searcher, json.loads(row["metrics"] or "{}"))
         if value is not None:
             best.append((sign * value, row["uuid"]))
             of_trial[row["trial"]].append((sign * value, row["uuid"]))

@@ -7,7 +7,6 @@ they lead to is `search`'s business. A searcher is rebuilt from its config, seed
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from bisect import bisect_left
@@ -51,9 +50,9 @@ class Bracket:
     concurrent: int
 
 
-def metric_of(searcher: Mapping[str, Any], metrics_json: str | None) -> float | None:
-    """The value that a searcher looks at, out of a report's metrics; None where it is missing or no number."""
-    return _number(json.loads(metrics_json or "{}"), searcher["metric"])
+def metric_of(searcher: Mapping[str, Any], values: Mapping[str, Any]) -> float | None:
+    """Return the value that a searcher looks at, out of a report's metrics; None where it is missing or no number."""
+    return _number(values, searcher["metric"])
 
 
 def _number(metrics: Mapping[str, Any], key: str) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pdk.errors import Conflict, UserError, WrongState
@@ -13,43 +14,71 @@ Connection = sqlite3.Connection
 FIRST = 1  # the number of the workspace, and of the project in it, that always exist
 
 
-def by_name(db: Connection, name: str) -> sqlite3.Row:
-    """A workspace.
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace holds projects and models."""
+
+    id: int
+    name: str
+    archived: bool
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of a workspace holds experiments."""
+
+    id: int
+    workspace: int
+    name: str
+    description: str
+    archived: bool
+
+
+def _workspace(row: sqlite3.Row) -> Workspace:
+    return Workspace(row["id"], row["name"], bool(row["archived"]))
+
+
+def _project(row: sqlite3.Row) -> Project:
+    return Project(row["id"], row["workspace"], row["name"], row["description"], bool(row["archived"]))
+
+
+def by_name(db: Connection, name: str) -> Workspace:
+    """Return a workspace by its name.
 
     Raises:
         NotFound: there is none of that name.
     """
-    return one(
-        db, "SELECT * FROM workspace WHERE name = ?", (name,), f"workspace {name!r} not found; create it with `det workspace create {name}`"
-    )
+    missing = f"workspace {name!r} not found; create it with `det workspace create {name}`"
+    return _workspace(one(db, "SELECT * FROM workspace WHERE name = ?", (name,), missing))
 
 
-def workspace(db: Connection, id_: int) -> sqlite3.Row:
-    """A workspace by its number.
+def workspace(db: Connection, id_: int) -> Workspace:
+    """Return a workspace by its number.
 
     Raises:
         NotFound: there is none.
     """
-    return one(db, "SELECT * FROM workspace WHERE id = ?", (id_,), f"workspace {id_} not found")
+    return _workspace(one(db, "SELECT * FROM workspace WHERE id = ?", (id_,), f"workspace {id_} not found"))
 
 
-def listing(db: Connection) -> list[sqlite3.Row]:
+def listing(db: Connection) -> list[Workspace]:
     """Return all workspaces, oldest first."""
-    return db.execute("SELECT * FROM workspace ORDER BY id").fetchall()
+    return [_workspace(row) for row in db.execute("SELECT * FROM workspace ORDER BY id").fetchall()]
 
 
-def project(db: Connection, id_: int) -> sqlite3.Row:
-    """A project by its number.
+def project(db: Connection, id_: int) -> Project:
+    """Return a project by its number.
 
     Raises:
         NotFound: there is none.
     """
-    return one(db, "SELECT * FROM project WHERE id = ?", (id_,), f"project {id_} not found")
+    return _project(one(db, "SELECT * FROM project WHERE id = ?", (id_,), f"project {id_} not found"))
 
 
-def projects(db: Connection, workspace_id: int) -> list[sqlite3.Row]:
-    """A workspace's projects."""
-    return db.execute("SELECT * FROM project WHERE workspace = ? ORDER BY id", (workspace(db, workspace_id)["id"],)).fetchall()
+def projects(db: Connection, workspace_id: int) -> list[Project]:
+    """List a workspace's projects."""
+    sql = "SELECT * FROM project WHERE workspace = ? ORDER BY id"
+    return [_project(row) for row in db.execute(sql, (workspace(db, workspace_id).id,)).fetchall()]
 
 
 def project_for(db: Connection, config: Mapping[str, Any], project_id: int | None) -> int:
@@ -66,15 +95,15 @@ def project_for(db: Connection, config: Mapping[str, Any], project_id: int | Non
     else:
         owner = by_name(db, str(config.get("workspace") or "Uncategorized"))
         name = str(config.get("project") or "Uncategorized")
-        missing = f"project {name!r} not found in workspace {owner['name']!r}; create it with `det project create`"
-        found = one(db, "SELECT * FROM project WHERE workspace = ? AND name = ?", (owner["id"], name), missing)
-    if found["archived"] or workspace(db, found["workspace"])["archived"]:
-        raise WrongState(f"project {found['name']!r} or its workspace is archived; unarchive it, or choose another one")
-    return int(found["id"])
+        missing = f"project {name!r} not found in workspace {owner.name!r}; create it with `det project create`"
+        found = _project(one(db, "SELECT * FROM project WHERE workspace = ? AND name = ?", (owner.id, name), missing))
+    if found.archived or workspace(db, found.workspace).archived:
+        raise WrongState(f"project {found.name!r} or its workspace is archived; unarchive it, or choose another one")
+    return found.id
 
 
-def create(db: Connection, name: str) -> sqlite3.Row:
-    """A new workspace.
+def create(db: Connection, name: str) -> Workspace:
+    """Make a workspace.
 
     Raises:
         Conflict: the name is taken.
@@ -91,13 +120,13 @@ def _check_name(db: Connection, name: str) -> None:
         raise Conflict(f"workspace {name!r} already exists")
 
 
-def create_project(db: Connection, workspace_id: int, name: str, description: str) -> sqlite3.Row:
-    """A new project in a workspace.
+def create_project(db: Connection, workspace_id: int, name: str, description: str) -> Project:
+    """Make a project in a workspace.
 
     Raises:
         Conflict: the name is taken there.
     """
-    _check_project_name(db, workspace(db, workspace_id)["id"], name)
+    _check_project_name(db, workspace(db, workspace_id).id, name)
     sql = "INSERT INTO project (workspace, name, description) VALUES (?, ?, ?)"
     return project(db, int(db.execute(sql, (workspace_id, name, description)).lastrowid or 0))
 
@@ -109,21 +138,21 @@ def _check_project_name(db: Connection, workspace_id: int, name: str) -> None:
         raise Conflict(f"project {name!r} already exists in that workspace")
 
 
-def change(db: Connection, id_: int, given: Mapping[str, Any]) -> sqlite3.Row:
+def change(db: Connection, id_: int, given: Mapping[str, Any]) -> Workspace:
     """Rename a workspace."""
     _check_mutable("workspace", workspace(db, id_))
-    if given.get("name") is not None and given["name"] != workspace(db, id_)["name"]:
+    if given.get("name") is not None and given["name"] != workspace(db, id_).name:
         _check_name(db, str(given["name"]))
         db.execute("UPDATE workspace SET name = ? WHERE id = ?", (str(given["name"]), id_))
     return workspace(db, id_)
 
 
-def change_project(db: Connection, id_: int, given: Mapping[str, Any]) -> sqlite3.Row:
+def change_project(db: Connection, id_: int, given: Mapping[str, Any]) -> Project:
     """Set a project's name or description."""
     found = project(db, id_)
     _check_mutable("project", found)
-    if given.get("name") is not None and given["name"] != found["name"]:
-        _check_project_name(db, found["workspace"], str(given["name"]))
+    if given.get("name") is not None and given["name"] != found.name:
+        _check_project_name(db, found.workspace, str(given["name"]))
         db.execute("UPDATE project SET name = ? WHERE id = ?", (str(given["name"]), id_))
     if given.get("description") is not None:
         db.execute("UPDATE project SET description = ? WHERE id = ?", (str(given["description"]), id_))
@@ -143,7 +172,7 @@ def delete(db: Connection, table: str, id_: int) -> None:
         WrongState: something is in it.
     """
     _check_mutable(table, _READ[table](db, id_))
-    inside = (id_,) if table == "project" else tuple(row["id"] for row in projects(db, id_))
+    inside = (id_,) if table == "project" else tuple(inside.id for inside in projects(db, id_))
     held = sum(count(db, number) for number in inside)
     if held:
         raise WrongState(f"{table} {id_} is not empty: {held} experiments are in it; move or delete them first")
@@ -161,9 +190,9 @@ def count(db: Connection, project_id: int, *, active: bool = False) -> int:
     return int(db.execute(f"SELECT count(*) FROM experiment WHERE project = ?{more}", (project_id,)).fetchone()[0])
 
 
-def _check_mutable(table: str, row: sqlite3.Row) -> None:
-    if row["id"] == FIRST:
-        raise UserError(f"{table} {row['name']!r} is immutable: it always exists")
+def _check_mutable(table: str, found: Workspace | Project) -> None:
+    if found.id == FIRST:
+        raise UserError(f"{table} {found.name!r} is immutable: it always exists")
 
 
-_READ = {"workspace": workspace, "project": project}
+_READ: Mapping[str, Callable[[Connection, int], Workspace | Project]] = {"workspace": workspace, "project": project}

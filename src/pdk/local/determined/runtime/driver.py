@@ -253,7 +253,7 @@ class Driver:
 
     def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
         last = registry.latest_checkpoint(self.db.reader, trial.id)
-        resume = last["uuid"] if last else trial.warm_start
+        resume = last.uuid if last else trial.warm_start
         return {
             "DET_MASTER": self.around.master,
             "DET_CLUSTER_ID": self.around.cluster,
@@ -269,7 +269,7 @@ class Driver:
             "DET_EXPERIMENT_ID": str(experiment.id),
             "DET_TRIAL_SEED": str(trial.seed),
             "DET_TRIAL_RUN_ID": str(trial.run),
-            "DET_STEPS_COMPLETED": str(last["steps"] if last else 0),
+            "DET_STEPS_COMPLETED": str(last.steps if last else 0),
             "DET_EXPERIMENT_CONFIG": json.dumps(experiment.config),
             "DET_HPARAMS": json.dumps(trial.hparams),
             "DET_RESOURCES_ID": f"r{trial.id}",

@@ -70,7 +70,7 @@ class Sweeper:
         Raises:
             EngineError: a storage refused.
         """
-        uuids = [row["uuid"] for row in registry.checkpoints(self.db.reader, experiment=experiment)]
+        uuids = [found.uuid for found in registry.checkpoints(self.db.reader, experiment=experiment)]
         content = experiments.get(self.db.reader, experiment).config
         async with self._lock:
             if uuids:
@@ -89,7 +89,7 @@ class Sweeper:
         return await checkpoints.fetch(content, uuid, scratch, self.environment(content))
 
     def _experiment_of(self, uuid: str) -> int:
-        return experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid)["trial"]).experiment
+        return experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid).trial).experiment
 
     def environment(self, content: Mapping[str, object]) -> dict[str, str]:
         """The variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""

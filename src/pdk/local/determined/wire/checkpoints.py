@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -38,18 +37,18 @@ class Checkpoints(Driven):
             route("GET", "/checkpoints/{uuid}", self.download_checkpoint),
         ]
 
-    def _sorted(self, request: Request, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    def _sorted(self, request: Request, found: list[registry.Checkpoint]) -> list[registry.Checkpoint]:
         query = request.query_params
         states = set(query.getlist("states"))
-        rows = [row for row in rows if not states or row["state"] in states]
-        if not rows:
-            return rows
+        found = [checkpoint for checkpoint in found if not states or checkpoint.state in states]
+        if not found:
+            return found
         if query.get("sortByAttr") == "SORT_BY_SEARCHER_METRIC":
-            trial = experiments.trial(self.db.reader, rows[0]["trial"])
-            rows = registry.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), rows)
+            trial = experiments.trial(self.db.reader, found[0].trial)
+            found = registry.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), found)
         elif query.get("sortByAttr") == "SORT_BY_BATCH_NUMBER":
-            rows = sorted(rows, key=lambda row: int(row["steps"]))
-        return rows[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else rows
+            found = sorted(found, key=lambda checkpoint: checkpoint.steps)
+        return found[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else found
 
     async def experiment_checkpoints(self, request: Request) -> Json:
         experiments.get(self.db.reader, number(request))
@@ -81,19 +80,19 @@ class Checkpoints(Driven):
         return {}
 
     def _known(self, uuids: Sequence[str]) -> list[str]:
-        return [registry.checkpoint(self.db.reader, str(uuid))["uuid"] for uuid in uuids]
+        return [registry.checkpoint(self.db.reader, str(uuid)).uuid for uuid in uuids]
 
     async def get_checkpoint(self, request: Request) -> Json:
         return {"checkpoint": self.messages.checkpoint(registry.checkpoint(self.db.reader, request.path_params["uuid"]))}
 
     async def checkpoint_metadata(self, request: Request) -> Json:
-        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
+        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"]).uuid
         metadata = (await body(request))["checkpoint"]["metadata"]
         await self.db.write(partial(registry.set_checkpoint_metadata, uuid=uuid, metadata=metadata))
         return await self.get_checkpoint(request)
 
     async def download_checkpoint(self, request: Request) -> Response:
-        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"])["uuid"]
+        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"]).uuid
         scratch = Path(await asyncio.to_thread(tempfile.mkdtemp))
         packed = scratch / "packed"
 

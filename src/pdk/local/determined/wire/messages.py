@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import operator
-import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -58,7 +56,7 @@ class Messages:
         """``v1Experiment``."""
         entries = experiments.trials(self.db, found.id)
         project = workspaces.project(self.db, found.project)
-        workspace = workspaces.workspace(self.db, project["workspace"])
+        workspace = workspaces.workspace(self.db, project.workspace)
         message: Json = {
             "id": found.id,
             "name": found.name,
@@ -73,9 +71,9 @@ class Messages:
             "numTrials": len(entries),
             "trialIds": [entry.id for entry in entries],
             "projectId": found.project,
-            "projectName": project["name"],
-            "workspaceId": workspace["id"],
-            "workspaceName": workspace["name"],
+            "projectName": project.name,
+            "workspaceId": workspace.id,
+            "workspaceName": workspace.name,
             "projectOwnerId": 1,
             "searcherType": found.config["searcher"]["name"],
             "startTime": stamp(found.started),
@@ -114,41 +112,41 @@ class Messages:
             message["latestValidation"] = self.metrics(latest)
         if best:
             message["bestValidation"] = self.metrics(best)
-            row = registry.checkpoint_at(self.db, found.id, best["steps"])
-            if row:
-                message["bestCheckpoint"] = self.checkpoint_workload(row)
+            checkpoint = registry.checkpoint_at(self.db, found.id, best.steps)
+            if checkpoint:
+                message["bestCheckpoint"] = self.checkpoint_workload(checkpoint)
         return message
 
-    def metrics(self, row: sqlite3.Row, *, batches: bool = False) -> Json:
+    def metrics(self, report: metrics.Report, *, batches: bool = False) -> Json:
         """``v1MetricsWorkload``."""
-        values: Json = {"avgMetrics": json.loads(row["metrics"])}
-        if batches and row["batch_metrics"]:
-            values["batchMetrics"] = json.loads(row["batch_metrics"])
-        return {"metrics": values, "numInputs": 0, "totalBatches": row["steps"], "endTime": stamp(row["reported"])}
+        values: Json = {"avgMetrics": report.values}
+        if batches and report.batches:
+            values["batchMetrics"] = report.batches
+        return {"metrics": values, "numInputs": 0, "totalBatches": report.steps, "endTime": stamp(report.reported)}
 
     def workloads(self, found: experiments.Trial, *, batches: bool) -> list[Json]:
         """Metrics and checkpoints of a trial by time."""
         made = [
-            (row["reported"], {"validation" if row["grp"] == "validation" else "training": self.metrics(row, batches=batches)})
-            for row in metrics.of_trial(self.db, found.id)
-            if row["grp"] in ("training", "validation")
+            (report.reported, {report.group: self.metrics(report, batches=batches)})
+            for report in metrics.of_trial(self.db, found.id)
+            if report.group in ("training", "validation")
         ]
-        for row in registry.checkpoints(self.db, trial=found.id):
-            made.append((row["reported"], {"checkpoint": self.checkpoint_workload(row)}))
+        for checkpoint in registry.checkpoints(self.db, trial=found.id):
+            made.append((checkpoint.reported, {"checkpoint": self.checkpoint_workload(checkpoint)}))
         return [entry for _, entry in sorted(made, key=lambda pair: pair[0])]
 
-    def checkpoint_workload(self, row: sqlite3.Row) -> Json:
+    def checkpoint_workload(self, found: registry.Checkpoint) -> Json:
         """``v1CheckpointWorkload``."""
         return {
-            "state": row["state"], "totalBatches": row["steps"], "uuid": row["uuid"], "endTime": stamp(row["reported"]),
-            "metadata": json.loads(row["metadata"]), "resources": json.loads(row["resources"]),
+            "state": found.state, "totalBatches": found.steps, "uuid": found.uuid, "endTime": stamp(found.reported),
+            "metadata": found.metadata, "resources": found.resources,
         }  # fmt: skip
 
-    def checkpoint(self, row: sqlite3.Row) -> Json:
+    def checkpoint(self, found: registry.Checkpoint) -> Json:
         """``v1Checkpoint``."""
-        trial = experiments.trial(self.db, row["trial"])
+        trial = experiments.trial(self.db, found.trial)
         experiment = experiments.get(self.db, trial.experiment)
-        validation = registry.validation_of(self.db, row)
+        validation = registry.validation_of(self.db, found)
         shown = config.redact(experiment.config)
         for key in ("access_key", "secret_key"):  # clients that read the bucket themselves then use their own, or ask the master
             shown["checkpoint_storage"].pop(key, None)
@@ -157,60 +155,60 @@ class Messages:
             "experimentId": experiment.id,
             "trialId": trial.id,
             "hparams": trial.hparams,
-            "validationMetrics": {"avgMetrics": json.loads(validation["metrics"]) if validation else {}},
+            "validationMetrics": {"avgMetrics": validation or {}},
         }
-        value = searchers.metric_of(experiment.config["searcher"], validation["metrics"]) if validation else None
+        value = searchers.metric_of(experiment.config["searcher"], validation or {})
         if value is not None:
             training["searcherMetric"] = value
         return {
-            "uuid": row["uuid"],
-            "state": row["state"],
+            "uuid": found.uuid,
+            "state": found.state,
             "taskId": trial.task,
-            "allocationId": row["allocation"],
-            "metadata": json.loads(row["metadata"]),
-            "resources": json.loads(row["resources"]),
-            "reportTime": stamp(row["reported"]),
+            "allocationId": found.allocation,
+            "metadata": found.metadata,
+            "resources": found.resources,
+            "reportTime": stamp(found.reported),
             "training": training,
         }
 
-    def model(self, row: sqlite3.Row) -> Json:
+    def model(self, found: registry.Model) -> Json:
         """``v1Model``."""
-        count = registry.count_versions(self.db, row["id"])
+        count = registry.count_versions(self.db, found.id)
         return {
-            "id": row["id"], "name": row["name"], "description": row["description"], "notes": row["notes"],
-            "labels": json.loads(row["labels"]), "metadata": json.loads(row["metadata"]), "archived": bool(row["archived"]),
-            "creationTime": stamp(row["created"]), "lastUpdatedTime": stamp(row["updated"]), "numVersions": count,
-            "userId": USER["id"], "username": USER["username"], "workspaceId": row["workspace"],
+            "id": found.id, "name": found.name, "description": found.description, "notes": found.notes,
+            "labels": found.labels, "metadata": found.metadata, "archived": found.archived,
+            "creationTime": stamp(found.created), "lastUpdatedTime": stamp(found.updated), "numVersions": count,
+            "userId": USER["id"], "username": USER["username"], "workspaceId": found.workspace,
         }  # fmt: skip
 
-    def version(self, row: sqlite3.Row) -> Json:
+    def version(self, found: registry.Version) -> Json:
         """``v1ModelVersion``."""
-        owner = registry.model_by_id(self.db, row["model"])
+        owner = registry.model_by_id(self.db, found.model)
         return {
-            "id": row["id"], "version": row["number"], "model": self.model(owner),
-            "checkpoint": self.checkpoint(registry.checkpoint(self.db, row["checkpoint"])),
-            "name": row["name"], "comment": row["comment"], "notes": row["notes"], "labels": json.loads(row["labels"]),
-            "metadata": json.loads(row["metadata"]), "creationTime": stamp(row["created"]), "lastUpdatedTime": stamp(row["updated"]),
+            "id": found.id, "version": found.number, "model": self.model(owner),
+            "checkpoint": self.checkpoint(registry.checkpoint(self.db, found.checkpoint)),
+            "name": found.name, "comment": found.comment, "notes": found.notes, "labels": found.labels,
+            "metadata": found.metadata, "creationTime": stamp(found.created), "lastUpdatedTime": stamp(found.updated),
             "userId": USER["id"], "username": USER["username"],
         }  # fmt: skip
 
-    def workspace(self, row: sqlite3.Row) -> Json:
+    def workspace(self, found: workspaces.Workspace) -> Json:
         """``v1Workspace``."""
-        inside = workspaces.projects(self.db, row["id"])
+        inside = workspaces.projects(self.db, found.id)
         return {
-            "id": row["id"], "name": row["name"], "archived": bool(row["archived"]), "errorMessage": "",
-            "immutable": row["id"] == workspaces.FIRST, "numProjects": len(inside),
-            "numExperiments": sum(workspaces.count(self.db, project["id"]) for project in inside),
+            "id": found.id, "name": found.name, "archived": found.archived, "errorMessage": "",
+            "immutable": found.id == workspaces.FIRST, "numProjects": len(inside),
+            "numExperiments": sum(workspaces.count(self.db, project.id) for project in inside),
             "pinned": True, "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
         }  # fmt: skip
 
-    def project(self, row: sqlite3.Row) -> Json:
+    def project(self, found: workspaces.Project) -> Json:
         """``v1Project``."""
-        count, owner = workspaces.count(self.db, row["id"]), workspaces.workspace(self.db, row["workspace"])
+        count, owner = workspaces.count(self.db, found.id), workspaces.workspace(self.db, found.workspace)
         return {
-            "id": row["id"], "name": row["name"], "key": row["name"][:5].upper(), "description": row["description"],
-            "workspaceId": row["workspace"], "workspaceName": owner["name"], "archived": bool(row["archived"] or owner["archived"]),
-            "errorMessage": "", "immutable": row["id"] == workspaces.FIRST, "notes": [], "numExperiments": count,
-            "numActiveExperiments": workspaces.count(self.db, row["id"], active=True), "numRuns": count,
+            "id": found.id, "name": found.name, "key": found.name[:5].upper(), "description": found.description,
+            "workspaceId": found.workspace, "workspaceName": owner.name, "archived": found.archived or owner.archived,
+            "errorMessage": "", "immutable": found.id == workspaces.FIRST, "notes": [], "numExperiments": count,
+            "numActiveExperiments": workspaces.count(self.db, found.id, active=True), "numRuns": count,
             "state": "WORKSPACE_STATE_UNSPECIFIED", "userId": USER["id"], "username": USER["username"],
         }  # fmt: skip

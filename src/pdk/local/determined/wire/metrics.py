@@ -49,12 +49,12 @@ class Metrics(Handlers):
     def _reports(self, trial: int, group: str) -> list[Json]:
         key = "validation_metrics" if group == metrics.VALIDATION else "avg_metrics"
         reports = []
-        for number, row in enumerate(metrics.of_trial(self.db.reader, trial, group)):
-            values: Json = {key: json.loads(row["metrics"])}
-            if row["batch_metrics"]:
-                values["batch_metrics"] = json.loads(row["batch_metrics"])
+        for number, report in enumerate(metrics.of_trial(self.db.reader, trial, group)):
+            values: Json = {key: report.values}
+            if report.batches:
+                values["batch_metrics"] = report.batches
             reports.append({
-                "id": number, "trialId": trial, "trialRunId": row["run"], "group": group, "totalBatches": row["steps"],
-                "endTime": stamp(row["reported"]), "archived": False, "metrics": values,
+                "id": number, "trialId": trial, "trialRunId": report.run, "group": group, "totalBatches": report.steps,
+                "endTime": stamp(report.reported), "archived": False, "metrics": values,
             })  # fmt: skip
         return reports

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from functools import partial
 
 from starlette.requests import Request
@@ -48,42 +46,42 @@ class Registry(Handlers):
         query = request.query_params
         name, archived = (query.get("name") or "").lower(), query.get("archived")
         labels, description = set(query.getlist("labels")), (query.get("description") or "").lower()
-        rows = [
-            row
-            for row in registry.models(self.db.reader)
-            if name in row["name"].lower()
-            and (archived is None or bool(row["archived"]) == (archived == "true"))
-            and labels <= set(json.loads(row["labels"]))
-            and description in row["description"].lower()
+        models = [
+            found
+            for found in registry.models(self.db.reader)
+            if name in found.name.lower()
+            and (archived is None or found.archived == (archived == "true"))
+            and labels <= set(found.labels)
+            and description in found.description.lower()
         ]
-        return page(rows[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else rows, query, self.messages.model, "models")
+        return page(models[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else models, query, self.messages.model, "models")
 
     async def labels(self, _request: Request) -> Json:
         return {"labels": registry.model_labels(self.db.reader)}
 
-    def _model(self, request: Request) -> sqlite3.Row:
+    def _model(self, request: Request) -> registry.Model:
         return registry.model(self.db.reader, request.path_params["name"])
 
     async def get_model(self, request: Request) -> Json:
         return {"model": self.messages.model(self._model(request))}
 
     async def patch_model(self, request: Request) -> Json:
-        pk, given = self._model(request)["id"], await body(request)
+        pk, given = self._model(request).id, await body(request)
 
         await self.db.write(partial(registry.change_model, pk=pk, body=given))
         return {"model": self.messages.model(registry.model(self.db.reader, str(pk)))}
 
     async def delete_model(self, request: Request) -> Json:
-        await self.db.write(partial(registry.delete_model, pk=self._model(request)["id"]))
+        await self.db.write(partial(registry.delete_model, pk=self._model(request).id))
         return {}
 
     async def archive_model(self, request: Request, flag: int) -> Json:
-        await self.db.write(partial(registry.archive_model, pk=self._model(request)["id"], wanted=bool(flag)))
+        await self.db.write(partial(registry.archive_model, pk=self._model(request).id, wanted=bool(flag)))
         return {}
 
     async def move_model(self, request: Request) -> Json:
         target = int((await body(request)).get("destinationWorkspaceId") or 0)
-        await self.db.write(partial(registry.move_model, pk=self._model(request)["id"], workspace=target))
+        await self.db.write(partial(registry.move_model, pk=self._model(request).id, workspace=target))
         return {}
 
     async def create_version(self, request: Request) -> Json:
@@ -93,21 +91,21 @@ class Registry(Handlers):
 
     async def list_versions(self, request: Request) -> Json:
         owner = self._model(request)
-        rows = registry.versions(self.db.reader, owner["id"])
+        rows = registry.versions(self.db.reader, owner.id)
         rows = rows if request.query_params.get("orderBy") == "ORDER_BY_DESC" else rows[::-1]
         return {"model": self.messages.model(owner), **page(rows, request.query_params, self.messages.version, "modelVersions")}
 
-    def _version(self, request: Request) -> sqlite3.Row:
-        return registry.version(self.db.reader, self._model(request)["id"], number(request))
+    def _version(self, request: Request) -> registry.Version:
+        return registry.version(self.db.reader, self._model(request).id, number(request))
 
     async def get_version(self, request: Request) -> Json:
         return {"modelVersion": self.messages.version(self._version(request))}
 
     async def patch_version(self, request: Request) -> Json:
-        pk, given = self._version(request)["id"], await body(request)
+        pk, given = self._version(request).id, await body(request)
         await self.db.write(partial(registry.change, table="version", pk=pk, body=given, text=("name", "comment", "notes")))
         return await self.get_version(request)
 
     async def delete_version(self, request: Request) -> Json:
-        await self.db.write(partial(registry.delete_version, pk=self._version(request)["id"]))
+        await self.db.write(partial(registry.delete_version, pk=self._version(request).id))
         return {}

@@ -38,24 +38,24 @@ class Workspaces(Handlers):
         query = request.query_params
         exact, part = query.get("nameCaseSensitive"), (query.get("name") or "").lower()
         rows = [
-            row for row in workspaces.listing(self.db.reader) if (exact is None or row["name"] == exact) and part in row["name"].lower()
+            found for found in workspaces.listing(self.db.reader) if (exact is None or found.name == exact) and part in found.name.lower()
         ]
         return page(rows, query, self.messages.workspace, "workspaces")
 
     async def create(self, request: Request) -> Json:
-        row = await self.db.write(partial(workspaces.create, name=str((await body(request)).get("name") or "")))
-        return {"workspace": self.messages.workspace(row), "namespaceBindings": {}}
+        found = await self.db.write(partial(workspaces.create, name=str((await body(request)).get("name") or "")))
+        return {"workspace": self.messages.workspace(found), "namespaceBindings": {}}
 
     async def get(self, request: Request) -> Json:
         return {"workspace": self.messages.workspace(workspaces.workspace(self.db.reader, number(request)))}
 
     async def patch(self, request: Request) -> Json:
-        row = await self.db.write(partial(workspaces.change, id_=number(request), given=await body(request)))
-        return {"workspace": self.messages.workspace(row), "namespaceBindings": {}}
+        found = await self.db.write(partial(workspaces.change, id_=number(request), given=await body(request)))
+        return {"workspace": self.messages.workspace(found), "namespaceBindings": {}}
 
     async def list_projects(self, request: Request) -> Json:
         name = (request.query_params.get("name") or "").lower()
-        rows = [row for row in workspaces.projects(self.db.reader, number(request)) if name in row["name"].lower()]
+        rows = [found for found in workspaces.projects(self.db.reader, number(request)) if name in found.name.lower()]
         return page(rows, request.query_params, self.messages.project, "projects")
 
     async def create_project(self, request: Request) -> Json:
@@ -68,8 +68,8 @@ class Workspaces(Handlers):
         return {"project": self.messages.project(workspaces.project(self.db.reader, number(request)))}
 
     async def patch_project(self, request: Request) -> Json:
-        row = await self.db.write(partial(workspaces.change_project, id_=number(request), given=await body(request)))
-        return {"project": self.messages.project(row)}
+        found = await self.db.write(partial(workspaces.change_project, id_=number(request), given=await body(request)))
+        return {"project": self.messages.project(found)}
 
     async def archive(self, request: Request, table: str, verb: str) -> Json:
         await self.db.write(partial(workspaces.archive, table=table, id_=number(request), wanted=verb == "archive"))

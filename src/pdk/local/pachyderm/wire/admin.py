@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pdk.errors import NotFound, PdkError, UserError
+from pdk.kit import peers
 from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import CommitRef, RepoRef
@@ -33,11 +34,12 @@ class Admin:
     """The routes, and the garbage collection that runs by itself.
 
     Args:
-        token: what requests must carry as bearer; None where none is needed.
+        token: what requests must carry as bearer.
+        own: whether the owner's own requests need none.
     """
 
-    def __init__(self, db: Database, blobs: BlobStore, token: str | None) -> None:
-        self.db, self.blobs, self.token = db, blobs, token
+    def __init__(self, db: Database, blobs: BlobStore, token: str, *, own: bool) -> None:
+        self.db, self.blobs, self.token, self.own = db, blobs, token, own
         self._collecting = asyncio.Lock()
 
     def routes(self) -> list[Route]:
@@ -54,7 +56,8 @@ class Admin:
 
         async def answer(request: Request) -> Response:
             given = request.headers.get("authorization", "")
-            if self.token is not None and not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            allowed = self.own and peers.of_scope(request.scope)
+            if not allowed and not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
                 return JSONResponse({"error": "send the installation's secret as bearer token"}, 401)
             return await endpoint(request)
 

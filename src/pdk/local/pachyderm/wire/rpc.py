@@ -9,6 +9,8 @@ from typing import Any
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
 from pdk.kit.grpc_server import Code, Method, Status
+from pdk.kit.http2 import Stream
+from pdk.kit.web import STRANGER
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.wire import schema
@@ -66,15 +68,17 @@ def explain(error: Exception, path: str) -> Status:
     return Status(Code.INTERNAL, f"{type(error).__name__}: {error}; the server's log has the details")
 
 
-def admission(bind: str, token: str) -> Callable[[Mapping[str, str]], None]:
-    """Checks the token of a call where the server can be reached from other machines."""
-    required = token.encode()
+def admission(bind: str, token: str) -> Callable[[Stream], None]:
+    """Return what checks the token of a call; on loopback, of those that another user of this machine makes."""
+    required, own = token.encode(), is_loopback(bind)
 
-    def admit(headers: Mapping[str, str]) -> None:
-        if not hmac.compare_digest(headers.get("authn-token", "").encode(), required):
-            raise AuthError("no authentication token (try logging in)")
+    def admit(stream: Stream) -> None:
+        if own and stream.connection.trusted:
+            return
+        if not hmac.compare_digest(stream.headers.get("authn-token", "").encode(), required):
+            raise AuthError("no authentication token (try logging in)" if not own else f"no authentication token: {STRANGER}")
 
-    return (lambda _: None) if is_loopback(bind) else admit
+    return admit
 
 
 def missing(method: schema.Method) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pdk.errors import PdkError
+from pdk.kit import peers
 from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits
 from pdk.local.pachyderm.rules.model import Commit, CommitRef
@@ -39,7 +40,7 @@ class Gateway:
     """The HTTP side; what the repos hold comes from the same database as the gRPC side.
 
     Args:
-        required: whether requests must be signed with the installation's secret.
+        required: whether requests must be signed with the installation's secret; those of another user of this machine must in any case.
         buckets: names that stand for commits; where given, there are no other buckets, and nothing can be written.
     """
 
@@ -98,7 +99,7 @@ class Gateway:
             raise S3Error("NoSuchBucket", f"The specified bucket does not exist: {error}") from error
 
     def _admit(self, request: Request) -> None:
-        if not self.required:
+        if not self.required and peers.of_scope(request.scope):
             return
         match = CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
         if match is None:
