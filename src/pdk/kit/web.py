@@ -1,8 +1,9 @@
 """What every HTTP server of `pdk up` does alike: guard the door, answer /healthz, start and stop with its process.
 
 A page in a user's browser can send requests to 127.0.0.1. So on loopback too the Host header must be a name of this machine (against
-DNS rebinding), a body must be of a type that a form cannot send, an Origin of somewhere else is refused, and cookies do not exist
-here. Off loopback a bearer token is required as well, and on loopback of whoever is another user of this machine (`pdk.kit.peers`).
+DNS rebinding), a body must say its type, and be of one that a form cannot send, an Origin that is not the installation's own page is
+refused, and cookies do not exist here. Off loopback a bearer token is required as well, and on loopback of whoever is another user of
+this machine (`pdk.kit.peers`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pdk.kit import peers
-from pdk.settings import is_loopback
+from pdk.settings import Installation, is_loopback
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SIGNED = "AWS4-HMAC-SHA256 "  # how the Authorization header of a signed S3 request begins
@@ -42,6 +43,22 @@ def host_of(header: str) -> str:
     return name.strip("[]").lower()
 
 
+def is_navigation(headers: Mapping[str, str]) -> bool:
+    """Say whether a browser asks for what it shows in place of the page before: somebody followed a link."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Say whether a request brings a body."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def origins_of(installation: Installation) -> frozenset[str]:
+    """Return the origins that the installation's own page has in a browser."""
+    names = ("127.0.0.1", "localhost", "[::1]", installation.host)
+    return frozenset(f"http://{name}:{installation.ports.web}" for name in names)
+
+
 @dataclass(frozen=True)
 class Door:
     """Who may come in.
@@ -50,6 +67,8 @@ class Door:
         bind: the address that the server listens on.
         token: the installation's secret.
         hosts: further names that a Host header may carry.
+        origins: those of the installation's own page, which alone may send requests from a browser.
+        pages: whether a link on a page of another site may lead here.
         form_types: whether bodies of form types are let in (for clients that are known to send them, with a safe protocol).
         open_paths: paths that never need the token.
         always: whether the token is needed of this machine's own user on loopback too.
@@ -60,6 +79,8 @@ class Door:
     bind: str
     token: str
     hosts: Collection[str] = ()
+    origins: Collection[str] = ()
+    pages: bool = False
     form_types: bool = False
     open_paths: Collection[str] = ("/healthz",)
     always: bool = False
@@ -68,7 +89,9 @@ class Door:
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and reason when the request is refused."""
-        headers = Headers(scope=scope)
+        headers, safe = Headers(scope=scope), scope["method"] in SAFE_METHODS
+        if len(headers.getlist("host")) > 1:
+            return 400, "the request has several Host headers"
         host = host_of(headers.get("host", ""))
         if is_loopback(self.bind) and not (is_loopback(host) or host in self.hosts):
             return 421, f"this server answers to 127.0.0.1 and localhost, not to the host name {host!r}"
@@ -79,11 +102,13 @@ class Door:
             if not signed and not self.strangers and not peers.of_scope(scope):
                 return 401, STRANGER
         origin = headers.get("origin")
-        if (origin and not is_loopback(host_of(origin.partition("//")[2]))) or headers.get("sec-fetch-site") == "cross-site":
-            return 403, f"requests from pages of {origin or 'other sites'!r} are not answered"
-        if scope["method"] not in SAFE_METHODS and not self.form_types:
+        if origin is not None and origin not in self.origins:
+            return 403, f"requests from pages of {origin!r} are not answered"
+        if headers.get("sec-fetch-site") == "cross-site" and not (self.pages and safe and is_navigation(headers)):
+            return 403, "requests from pages of other sites are not answered"
+        if not safe and not self.form_types:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind in FORM_TYPES:
+            if kind in FORM_TYPES or (not kind and has_body(headers)):
                 return 415, f"the content type {kind!r} is not accepted here; send application/json"
         return None
 

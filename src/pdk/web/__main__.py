@@ -16,7 +16,8 @@ from pdk.web.sources import Sources
 async def serve(installation: Installation) -> None:
     """Run until SIGTERM."""
     installation.folder("web")
-    door = web.Door(installation.bind, installation.secret(), always=not is_loopback(installation.bind))
+    origins, always = web.origins_of(installation), not is_loopback(installation.bind)
+    door = web.Door(installation.bind, installation.secret(), origins=origins, pages=True, always=always)
     app = web.Guard(Starlette(routes=[web.healthz({}), *routes(Sources(installation))]), door, lambda _status, reason: {"error": reason})
     async with main.running(web.serve(app, installation.bind, installation.ports.web)):
         await web.until_signal()

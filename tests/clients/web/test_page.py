@@ -75,4 +75,8 @@ def test_files_are_browsed_and_nothing_of_them_is_run(get, made):
 
 def test_only_reading_and_only_from_here(up, get):
     assert get("/", headers={"Host": "evil.example.com"}).status_code == 421
+    assert get("/", headers={"Origin": "http://localhost:9999"}).status_code == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert get("/", headers=link).status_code == 200  # somebody followed one
+    assert get("/", headers={**link, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}).status_code == 403
     assert requests.post(f"http://127.0.0.1:{up.installation.ports.web}/", json={}, timeout=10).status_code == 405

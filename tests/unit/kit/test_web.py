@@ -45,9 +45,37 @@ def test_loopback_needs_no_token_but_a_name_of_this_machine():
     assert client(hosts=["a.example"]).get("/x", headers={"Host": "a.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
+OWN = "http://127.0.0.1:8000"
+OTHERS = ["https://evil.example", "null", "evil://localhost", "http://localhost:9999", "http://127.0.0.1", f"{OWN}.evil.example", ""]
+NAVIGATION = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize("headers", [*({"Origin": origin} for origin in OTHERS), {"Sec-Fetch-Site": "cross-site"}, NAVIGATION])
 def test_pages_of_other_sites_are_refused(headers):
-    assert client().post("/x", json={}, headers=headers).status_code == 403
+    door = client(origins=[OWN])
+    assert door.post("/x", json={}, headers=headers).status_code == 403
+    assert door.get("/x", headers=headers).status_code == 403
+    assert door.post("/x", json={}, headers={"Origin": OWN, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert client().post("/x", json={}, headers={"Origin": OWN}).status_code == 403  # where there is no page
+
+
+def test_a_link_on_another_site_leads_to_the_page():
+    door = client(origins=[OWN], pages=True)
+    assert door.get("/x", headers=NAVIGATION).status_code == 200
+    assert door.post("/x", json={}, headers=NAVIGATION).status_code == 403
+    for change in ({"Sec-Fetch-Mode": "no-cors"}, {"Sec-Fetch-Dest": "iframe"}, {"Sec-Fetch-Dest": "image"}):
+        assert door.get("/x", headers={**NAVIGATION, **change}).status_code == 403
+
+
+def test_a_request_has_one_host():
+    assert client().get("/x", headers=[("Host", "localhost"), ("Host", "evil.example")]).status_code == 400
+
+
+def test_a_body_says_its_type():
+    assert client().post("/x", content=b"{}").status_code == 415
+    assert client().post("/x", content=iter([b"{}"])).status_code == 415
+    assert client().post("/x").status_code == 200  # none
+    assert client(form_types=True).post("/x", content=b"{}").status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
