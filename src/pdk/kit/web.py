@@ -72,7 +72,8 @@ class Door:
         form_types: whether bodies of form types are let in (for clients that are known to send them, with a safe protocol).
         open_paths: paths that never need the token.
         always: whether the token is needed of this machine's own user on loopback too.
-        strangers: whether other users of this machine are let in, for whoever answers asks everybody for credentials.
+        strangers: whether other users of this machine are let in, and bodies without a type (which Determined's SDK sends), for whoever
+            answers asks everybody for credentials.
         signed: whether requests may carry a signature of S3 instead, which whoever answers them checks.
     """
 
@@ -108,7 +109,7 @@ class Door:
             return 403, "requests from pages of other sites are not answered"
         if not safe and not self.form_types:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind in FORM_TYPES or (not kind and has_body(headers)):
+            if kind in FORM_TYPES or (not kind and has_body(headers) and not self.strangers):
                 return 415, f"the content type {kind!r} is not accepted here; send application/json"
         return None
 

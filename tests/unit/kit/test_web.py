@@ -72,9 +72,11 @@ def test_a_request_has_one_host():
 
 
 def test_a_body_says_its_type():
-    assert client().post("/x", content=b"{}").status_code == 415
-    assert client().post("/x", content=iter([b"{}"])).status_code == 415
-    assert client().post("/x").status_code == 200  # none
+    door, secret = client(strangers=False), {"Authorization": "Bearer the-secret"}
+    assert door.post("/x", content=b"{}", headers=secret).status_code == 415
+    assert door.post("/x", content=iter([b"{}"]), headers=secret).status_code == 415
+    assert door.post("/x", headers=secret).status_code == 200  # none
+    assert client(strangers=True).post("/x", content=b"{}").status_code == 200
     assert client(form_types=True).post("/x", content=b"{}").status_code == 200
 
 
