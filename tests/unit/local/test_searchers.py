@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pdk.errors import UserError
 from pdk.local.determined.rules import hyperparameters, searcher_config, searchers
-from pdk.local.determined.rules.searchers import Create, Searcher, Stop
+from pdk.local.determined.rules.searchers import Create, Stop
+from pdk.local.determined.rules.searchers.asha import adaptive_brackets, rungs
 
 SPACE = {
     "a": {"type": "double", "minval": 0.0, "maxval": 1.0},
@@ -34,7 +35,7 @@ def asha(**more):
 
 
 def searcher(section, seed=1, hparams=SPACE, state=None):
-    return Searcher(section, hparams, seed, state)
+    return searchers.make(section, hparams, seed, state)
 
 
 class Runs:
@@ -68,15 +69,15 @@ class Runs:
             self.waiting.append(number)
         # as after a restart of the server
         self.searcher = searcher(
-            self.searcher.searcher, self.searcher.seed, self.searcher.hparams, json.loads(json.dumps(self.searcher.state))
+            self.searcher.section, self.searcher.seed, self.searcher.hparams, json.loads(json.dumps(self.searcher.state))
         )
 
 
 def test_rungs_are_those_of_the_paper():
     """Li et al., table 1: R = 9 and eta = 3 with r = 1 give rungs of 1, 3 and 9; R = 256, eta = 4, as in its section 4.1."""
-    assert searchers.rungs(3, 3, 9) == (1, 3, 9)
-    assert searchers.rungs(5, 4, 256) == (1, 4, 16, 64, 256)
-    assert searchers.rungs(4, 4, 10) == (1, 1, 2, 10)
+    assert rungs(3, 3, 9) == (1, 3, 9)
+    assert rungs(5, 4, 256) == (1, 4, 16, 64, 256)
+    assert rungs(4, 4, 10) == (1, 1, 2, 10)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_rungs_are_those_of_the_paper():
 )
 def test_adaptive_asha_divides_trials_among_brackets(mode, expected):
     section = config(name="adaptive_asha", max_trials=64, max_time=64, time_metric="batches", mode=mode)
-    found = searchers.adaptive_brackets(section)
+    found = adaptive_brackets(section)
     assert [bracket.rungs for bracket in found] == [rungs for rungs, _, _ in expected]
     assert sum(bracket.trials for bracket in found) == 64
     assert sum(bracket.concurrent for bracket in found) <= 16
@@ -122,7 +123,7 @@ class Model:
 def test_decisions_are_those_of_the_stopping_rule(reports, divisor):
     section = asha(divisor=divisor, max_trials=9, max_concurrent_trials=9)
     searched, stopped = searcher(section), set()
-    model = Model(searchers.rungs(5, divisor, 81), divisor)
+    model = Model(rungs(5, divisor, 81), divisor)
     assert len(searched.begin()) == 9
     for trial, time, value in reports:
         if trial not in stopped:
@@ -277,3 +278,14 @@ def test_older_configs_are_translated_with_a_note():
     assert (found["name"], found["max_time"], found["time_metric"], found["max_trials"]) == ("adaptive_asha", 12, "epochs", 5)
     assert "stop_once" not in found
     assert len(notes) == 4
+
+
+def test_an_unknown_searcher_is_none_of_the_known_ones():
+    known = ", ".join(sorted(searchers.SEARCHERS))
+    with pytest.raises(UserError, match=f"no searcher 'no-such-one'; known are {known}"):
+        searchers.make({"name": "no-such-one", "metric": "loss", "max_trials": 3}, SPACE, 1)
+
+
+def test_every_searcher_is_in_the_table():
+    modules = {path.stem for path in Path(searchers.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    assert modules == {kind.__module__.rpartition(".")[2] for kind in searchers.SEARCHERS.values()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pdk.errors import UserError, WrongState
-from pdk.local.determined.rules import experiments, retention, search
+from pdk.local.determined.rules import experiments, retention, search, searchers
 from pdk.local.determined.rules.config import Config, merge
 
 Connection = sqlite3.Connection
@@ -29,9 +29,10 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
     """
     found = experiments.get(db, id_)
     name = found.config["searcher"]["name"]
-    if name not in ("single", "random", "grid"):
+    kind = searchers.kind_of(name)
+    if not kind.can_continue:
         raise UserError(f"experiment {id_}: a search with {name!r} cannot be continued; fork it to search anew")
-    if name != "single" and override:
+    if not kind.one_trial and override:
         raise UserError(f"experiment {id_}: only a searcher 'single' can be continued with another config, not {name!r}")
     for key in FORBIDDEN:
         if override.get(key):
@@ -44,7 +45,7 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
         raise UserError(f"experiment {id_}: it must keep its searcher {name!r}, not become {content['searcher']['name']!r}")
     if found.state not in experiments.TERMINAL:
         raise WrongState(f"experiment {id_} is in the non terminal state {found.state}; wait for its end, or kill it")
-    again = [trial for trial in experiments.trials(db, id_) if name == "single" or trial.state != "COMPLETED"]
+    again = [trial for trial in experiments.trials(db, id_) if kind.one_trial or trial.state != "COMPLETED"]
     if found.state == "COMPLETED" and not again:
         raise WrongState(f"experiment {id_} is COMPLETED with all its trials; there is nothing to continue")
     sql = "UPDATE experiment SET state = 'ACTIVE', ended = NULL, progress = 0, config = ? WHERE id = ?"

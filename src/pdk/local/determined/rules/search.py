@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.local.determined.rules.searchers import Action, Create, Searcher, draws
+from pdk.local.determined.rules.searchers import Action, Create, Searcher, draws, make
 
 Connection = sqlite3.Connection
 
@@ -22,10 +22,10 @@ def begin(db: Connection, experiment: int) -> None:
 
 
 def reopen(db: Connection, experiment: int, numbers: list[int]) -> None:
-    """Trials that had ended are to run again, the one of a searcher 'single' with what its config says now."""
+    """Trials that had ended are to run again, the only one of its search with what its config says now."""
     searcher = _load(db, experiment)
     _carry_out(db, experiment, searcher, searcher.reopen(numbers))
-    if searcher.name == "single":
+    if searcher.one_trial:
         hparams = next(draws(searcher.hparams, searcher.seed, sampled=True)).hparams
         db.execute("UPDATE trial SET hparams = ? WHERE experiment = ?", (json.dumps(hparams), experiment))
 
@@ -65,7 +65,7 @@ def _load(db: Connection, experiment: int) -> Searcher:
     row = db.execute("SELECT config, search FROM experiment WHERE id = ?", (experiment,)).fetchone()
     config = json.loads(row["config"])
     seed = int(config["reproducibility"].get("experiment_seed") or 0)
-    return Searcher(config["searcher"], config["hyperparameters"], seed, json.loads(row["search"]) if row["search"] else None)
+    return make(config["searcher"], config["hyperparameters"], seed, json.loads(row["search"]) if row["search"] else None)
 
 
 def _carry_out(db: Connection, experiment: int, searcher: Searcher, actions: list[Action]) -> None:

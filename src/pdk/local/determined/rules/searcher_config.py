@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from pdk.local.determined.rules import hyperparameters, searchers
-from pdk.local.determined.rules.fields import FLAG, LIST, NUMBER, TEXT, WHOLE, Field, check, refusal
+from pdk.local.determined.rules import hyperparameters
+from pdk.local.determined.rules.fields import WHOLE, Field, check, refusal
 from pdk.local.determined.rules.fields import complete as fill
+from pdk.local.determined.rules.searchers import SEARCHERS
+from pdk.local.determined.rules.searchers.base import COMMON
 
 UNITS = ("batches", "epochs", "records")
-COMMON = {
-    "name": Field(TEXT),
-    "metric": Field(TEXT),
-    "smaller_is_better": Field(FLAG, True),
-    "source_checkpoint_uuid": Field(TEXT),
-    "source_trial_id": Field(WHOLE, low=1),
-    "max_length": Field(),  # deprecated in 0.38, and read all the same
-    "unit": Field(),
-}
-AT_ONCE = {"max_concurrent_trials": Field(WHOLE, 16, low=0)}
-STOPPING = {
-    **AT_ONCE,
-    "max_trials": Field(WHOLE, low=1),
-    "divisor": Field(NUMBER, 4, low=math.nextafter(1, 2)),
-    "max_time": Field(WHOLE, low=1),
-    "time_metric": Field(TEXT),
-}
-FIELDS = {  # of each searcher
-    "single": COMMON,
-    "random": {**COMMON, **AT_ONCE, "max_trials": Field(WHOLE, low=1)},
-    "grid": {**COMMON, **AT_ONCE},
-    "async_halving": {**COMMON, **STOPPING, "num_rungs": Field(WHOLE, low=1)},
-    "adaptive_asha": {
-        **COMMON,
-        **STOPPING,
-        "bracket_rungs": Field(LIST, []),
-        "mode": Field(default="standard", choices=tuple(searchers.MODES)),
-        "max_rungs": Field(WHOLE, 5, low=1),
-    },
-}
-REQUIRED = {
-    "single": (),
-    "random": ("max_trials",),
-    "grid": (),
-    "async_halving": ("max_trials", "num_rungs", "max_time", "time_metric"),
-    "adaptive_asha": ("max_trials", "max_time", "time_metric"),
-}
 ALIASES = {"asha": "async_halving", "adaptive_simple": "adaptive_asha", "adaptive": "adaptive_asha", "sync_halving": "async_halving"}
 DROPPED = {"budget", "train_stragglers", "stop_once"}  # of searchers that are no more
-WITH_RUNGS = frozenset({"async_halving", "adaptive_asha"})
 
 
 def complete(given: Mapping[str, Any], hparams: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -65,23 +28,23 @@ def complete(given: Mapping[str, Any], hparams: Mapping[str, Any], notes: list[s
     if name in ALIASES:
         found["name"] = ALIASES[name]
         notes.append(f"searcher.name: {name!r} was read as {found['name']!r}")
-    if found.get("name") not in FIELDS:
-        raise refusal("searcher.name", f"{name!r} is none of {', '.join(sorted(FIELDS))}")
-    name, fields = found["name"], FIELDS[found["name"]]
+    if found.get("name") not in SEARCHERS:
+        raise refusal("searcher.name", f"{name!r} is none of {', '.join(sorted(SEARCHERS))}")
+    kind = SEARCHERS[found["name"]]
     for key in sorted(DROPPED & found.keys()):
         del found[key]
         notes.append(f"searcher.{key} was left out: Determined 0.38 stops trials as they report, and has no such setting")
     _length(found, notes)
-    check("searcher", found, fields, required=("metric", *REQUIRED[name]))
+    check("searcher", found, kind.fields, required=("metric", *kind.required))
     if found.keys() >= {"source_checkpoint_uuid", "source_trial_id"}:
         raise refusal("searcher.source_trial_id", "cannot be given together with source_checkpoint_uuid")
     for count in found.get("bracket_rungs", ()):
         Field(WHOLE, low=1).check("searcher.bracket_rungs", count)
-    hyperparameters.check(hparams, grid=name == "grid")
-    if name == "grid" and (size := hyperparameters.grid_size(hparams)) > hyperparameters.GRID_LIMIT:
+    hyperparameters.check(hparams, grid=kind.lays_out)
+    if kind.lays_out and (size := hyperparameters.grid_size(hparams)) > hyperparameters.GRID_LIMIT:
         limit = hyperparameters.GRID_LIMIT
         raise refusal("searcher.name", f"the grid has {size:,} points, more than {limit:,}; give the axes smaller counts")
-    content = fill(found, fields)
+    content = fill(found, kind.fields)
     return {key: value for key, value in content.items() if key not in ("max_length", "unit") or value is not None}
 
 
@@ -102,7 +65,7 @@ def _length(found: dict[str, Any], notes: list[str]) -> None:
     unit, value = next(iter(length.items()))
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise refusal("searcher.max_length", f"a positive whole number is expected, not {value!r}")
-    if found["name"] in WITH_RUNGS and "max_time" not in found and "time_metric" not in found:
+    if SEARCHERS[found["name"]].has_rungs and "max_time" not in found and "time_metric" not in found:
         found["max_time"], found["time_metric"] = value, unit
         notes.append(f"searcher.max_length was read as max_time: {value}, time_metric: {unit}")
     notes.append("searcher.max_length is deprecated by Determined 0.38: it still works; new code sets max_length in Trainer.fit")

@@ -22,7 +22,7 @@ from pdk.kit import logs, process, web
 from pdk.kit.changes import Steps
 from pdk.kit.db import Database
 from pdk.kit.spec import Bind, Spec
-from pdk.local.determined.rules import config, experiments, registry, scheduler, storage
+from pdk.local.determined.rules import config, experiments, registry, scheduler, searchers, storage
 from pdk.local.determined.rules.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.runtime import devices, environment, warm
 from pdk.local.determined.runtime.sweeper import Sweeper
@@ -248,7 +248,7 @@ class Driver:
 
         It depends on the config alone: another number of threads may add up floats in another order.
         """
-        alone = experiment.config["searcher"]["name"] == "single"
+        alone = searchers.kind_of(experiment.config["searcher"]["name"]).one_trial
         return {} if alone or len(trial.slots) > 1 or self.slots[0].kind != "cpu" else {"OMP_NUM_THREADS": "1"}
 
     def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
