@@ -260,6 +260,15 @@ class Flow:
         assert self.predict("cat")[0::2] == ("200", '{"predictions":[1]}')
         assert self.predict("dog")[0::2] == ("200", '{"predictions":[0]}')
 
+    def seen(self, commit):
+        """What `pdk inspect run` says of a commit."""
+        master = {"DET_MASTER": self.master.url, "DET_USER": self.master.user, "DET_PASS": self.master.password}
+        words = [sys.executable, "-m", "pdk.cli.main", "inspect", "run", commit, "--project", PROJECT, "-o", "json"]
+        done = subprocess.run(words, env={**os.environ, **master}, capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        found = json.loads(done.stdout)
+        return {**found, "states": {step["name"]: step["state"] for step in found["steps"]}}
+
     def serves(self, version, timeout=60):
         wait_until(lambda: self.predict("cat")[1] == version, timeout, f"version {version} answering")
 

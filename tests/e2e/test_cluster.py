@@ -33,6 +33,12 @@ def test_the_main_job(flow, code, store):
     flow.serves(first)
     flow.is_right()
     assert 'Host: dog-cat.models.example.com"' in flow.log(DEPLOY)
+    # the same as the catalogue sees it
+    seen = wait_until(lambda: (one := flow.seen(first))["states"]["predict"] == "ok" and one, 60, "the request in the log")
+    assert (seen["state"], seen["cause"], seen["model"], seen["services"]) == ("ok", None, "dogs-and-cats", ["models/dog-cat"])
+    assert set(seen["states"].values()) == {"ok"}
+    assert seen["experiment"] > 0
+    assert all(step["seconds"] >= 0 for step in seen["steps"][:4])
 
     # a second commit rolls over under load
     with Load(flow.ingress) as load:
@@ -52,6 +58,11 @@ def test_the_main_job(flow, code, store):
     said = flow.log(DEPLOY)
     assert "the weights need a device that is not here" in said, said[-3000:]
     assert flow.predict("cat")[:2] == ("200", second)
+    seen = flow.seen(third)
+    assert seen["states"] == {"commit": "ok", "train": "ok", "archive": "ok", "serve": "failed", "predict": "waiting"}
+    assert "the weights need a device that is not here" in seen["cause"]["reason"]
+    assert (seen["cause"]["step"], seen["cause"]["first_red"], seen["cause"]["last_green"]) == ("serve", third, second)
+    assert seen["cause"]["differences"]["files"] == {"added": 1}
 
     # the data as they were: the earlier model serves again, and nothing is trained
     flow.create(update=True)

@@ -87,7 +87,7 @@ class Causes:
         job = next((job for job in run.jobs if JOB_STATES.get(job.state) == FAILED), None)
         if job is None:
             return self._of_data(run)
-        said = explain([*self._printed(job), *job.reason.splitlines()])
+        said = explain([*self._printed(run, job), *job.reason.splitlines()])
         red, green = self._turn(job)
         step = next((step.name for step in run.steps if step.state == FAILED and step.job == f"{job.pipeline}@{job.id}"), job.pipeline)
         return Cause(
@@ -111,8 +111,8 @@ class Causes:
         target = f"{run.data.repo}@{run.data.id}"
         return Cause("commit", "", run.data.error, "", "", (), run.id, "", Differences(), self._serves(run), f"pdk inspect commit {target}")
 
-    def _printed(self, job: Job) -> Iterator[str]:
-        """Give what a job printed, or where its engine keeps no logs, what its experiment did."""
+    def _printed(self, run: Run, job: Job) -> Iterator[str]:
+        """Give what a job printed, or where its engine keeps no logs, what its experiment did, or what its service's pods say."""
         try:
             lines = [line.text for line in self._engines.pachyderm.logs(job.project, job.pipeline, job.id)]
         except PdkError:  # an engine without a log store
@@ -124,6 +124,9 @@ class Causes:
             number = self._engines.determined.find_experiment(label_of(job.project, job.pipeline, job.id))
             if number is not None:
                 yield from self._engines.determined.log_lines(number)
+            elif job.pipeline != run.flow:
+                for service in run.services:
+                    yield from self._engines.kserve.problem(*service.split("/", 1))[1].splitlines()
         except PdkError:
             return
 
