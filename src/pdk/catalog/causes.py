@@ -87,7 +87,7 @@ class Causes:
         job = next((job for job in run.jobs if JOB_STATES.get(job.state) == FAILED), None)
         if job is None:
             return self._of_data(run)
-        said = explain([*self._printed(run, job), *job.reason.splitlines()])
+        said = explain([*job.reason.splitlines(), *self._printed(run, job)])
         red, green = self._turn(job)
         step = next((step.name for step in run.steps if step.state == FAILED and step.job == f"{job.pipeline}@{job.id}"), job.pipeline)
         return Cause(

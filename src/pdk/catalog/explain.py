@@ -15,7 +15,7 @@ RAISED = re.compile(
 LIBRARY = re.compile(r"/(site-packages|dist-packages|lib/python\d[\d.]*)/|^<|/pdk/(flow|engines|serving|mar|local|kit)/")
 # what the train step and Determined put before a line
 PREFIX = re.compile(r"^(?:\[[^\]]{0,80}\]\s?)+(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL): )?")
-ENDED = re.compile(r"\b(?:exit(?:ed)?(?: with)?|return(?:ed)?)(?: status| code)?:? (?P<code>\d{1,3})\b")
+ENDED = re.compile(r"\b(?:exit(?:ed)?(?: with)?|returned|Error with)(?: status| code)?:? (?P<code>\d{1,3})\b")
 SIGNALLED = re.compile(r"\b(?:signal:? |killed by (?:signal )?)(?P<name>SIG[A-Z]+|\d{1,2}|killed)", re.IGNORECASE)
 MEMORY = re.compile(r"\bOOM\s?Killed\b|\bout of memory\b|\bMemoryError\b|Cannot allocate memory|oom-kill", re.IGNORECASE)
 STEP = re.compile(r"^(?:train|deploy): (?P<said>.+)")  # how a step of the flow ends
@@ -58,6 +58,8 @@ def explain(printed: Sequence[str]) -> Explanation:
 def _traceback(lines: Sequence[str]) -> tuple[str, str]:
     """Return what the last traceback ends with, and the place in the user's own code; empty where there is none."""
     starts = [number for number, line in enumerate(lines) if line.strip() == TRACEBACK]
+    if not starts and any(FRAME.match(line) for line in lines):  # its beginning is cut off
+        starts = [-1]
     for start in reversed(starts):
         place, fallback = "", ""
         for line in lines[start + 1 :]:
@@ -65,14 +67,14 @@ def _traceback(lines: Sequence[str]) -> tuple[str, str]:
                 here = f"{_short(frame['file'])}:{frame['line']}"
                 fallback = here
                 place = place if LIBRARY.search(frame["file"]) else here
-            elif raised := RAISED.match(line.strip()):
+            elif fallback and (raised := RAISED.match(line.strip())):
                 return raised.group(0), place or fallback
     return "", ""
 
 
 def _short(file: str) -> str:
     """Return a file as the user knows it: without the folder that a trial or job runs in."""
-    return re.sub(r"^.*?/(?:workdir|code|experiment|repo)/", "", file) if file.startswith("/") else file
+    return re.sub(r"^.*?/(?:workdir|code|experiment|repo|models/[^/]+)/", "", file) if file.startswith("/") else file
 
 
 def _last_words(lines: Sequence[str]) -> str:

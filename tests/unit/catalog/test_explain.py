@@ -46,6 +46,22 @@ KeyError: 'x'
 """
 
 
+POD = """datum a2735 failed
+pod dog-cat-predictor-1, kserve-container: Error with code 1:
+    model.load()
+  File "/home/model-server/tmp/models/a1/handler.py", line 17, in initialize
+    raise RuntimeError("no device")
+RuntimeError: no device
+the model's workers ended 5 times within 60 s; the server ends
+"""
+
+
+def test_a_traceback_whose_beginning_is_cut_off():
+    found = explain(POD.splitlines())
+    assert (found.reason, found.ended) == ("RuntimeError: no device", "exit code 1")
+    assert found.place == "handler.py:17"
+
+
 def test_of_several_the_last_one_counts():
     assert (explain(CHAIN.splitlines()).reason, explain(CHAIN.splitlines()).place) == ("KeyError: 'x'", "load.py:5")
 
@@ -72,6 +88,7 @@ def test_without_a_frame_of_the_user_the_innermost_one_is_named():
         (["MemoryError", "exited with code 1"], "MemoryError", "out of memory"),
         ([], "", ""),
         (["", "   "], "", ""),
+        (["ValueError: said without a place", "bye"], "bye", ""),
     ],
 )  # fmt: skip
 def test_last_words_and_ends(printed, reason, ended):
