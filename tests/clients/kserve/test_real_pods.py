@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_until
 from pdk.engines.kserve import KServe
+from pdk.engines.kserve.connection import OF
 from pdk.errors import EngineError
 
 RUNTIME = """
@@ -48,6 +50,15 @@ def cluster():
         engine.roll("models", name, {"predictor": spec}, notes)
         return engine.wait("models", name, 60)
 
+    def looped():
+        """Whether the container runs once more, and then what is said of why it ended."""
+        shown = json.loads(kubectl("get", "pods", "-n", "models", "-l", f"{OF}={name}", "-o", "json").stdout)["items"]
+        states = [state for pod in shown for state in pod["status"].get("containerStatuses", ())]
+        if any(state["restartCount"] and "running" in state["state"] for state in states):
+            return engine.problem("models", name)[1]
+        return ""
+
+    roll.looped = looped
     yield roll
     kubectl("delete", "isvc", name, "-n", "models", "--ignore-not-found")
     kubectl("delete", "clusterservingruntime", name, "--ignore-not-found")
@@ -65,6 +76,13 @@ def cluster():
 def test_a_version_that_cannot_serve_says_why(cluster, more, means):
     with pytest.raises(EngineError, match=f"(?s){means}"):
         cluster(**more)
+
+
+def test_a_container_that_is_started_again_still_says_what_it_died_of(cluster):
+    with pytest.raises(EngineError, match="the weights are missing"):
+        cluster(code="import sys, time; time.sleep(4); sys.exit('the weights are missing')")
+    said = wait_until(cluster.looped, 120, "its next run")
+    assert "Error with code 1: the weights are missing" in said
 
 
 def test_a_service_becomes_ready(cluster):

@@ -70,26 +70,33 @@ class Pods(Connection):
         return str((newest.metadata.labels or {}).get(HASH, "")) if newest else ""
 
     def _of_pod(self, pod: Any) -> tuple[bool, str]:
-        """The same of one pod: its image, its storage initializer, its crash with its last lines, its place."""
+        """Say of one pod why it does not run (image, initializer, crash with its last lines, place), and whether waiting would not help."""
         states = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+        died = ""
         for state in states:
-            if state.state and state.state.running:
-                continue  # whatever it died of is over
+            if state.state and state.state.running:  # what it died of may be over
+                if not state.ready and (before := state.last_state.terminated if state.last_state else None) and before.exit_code:
+                    died = self._died(pod, state.name, before, again=True)
+                continue
             waiting = state.state.waiting if state.state else None
             ended = (state.state.terminated if state.state else None) or (state.last_state.terminated if state.last_state else None)
             if waiting and waiting.reason in HOPELESS:
                 return True, f"pod {pod.metadata.name}, {state.name}: {waiting.reason}: {waiting.message or state.image}"
             if ended and ended.exit_code and (state.restart_count or 0) >= RESTARTS:
-                said = (ended.message or self._last_lines(pod, state.name)).strip()
-                return True, f"pod {pod.metadata.name}, {state.name}: {ended.reason} with code {ended.exit_code}: {said}"
+                return True, self._died(pod, state.name, ended, again=False)
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
                 return False, f"pod {pod.metadata.name} has no node: {condition.message}"
-        return False, ""
+        return False, died
 
-    def _last_lines(self, pod: Any, container: str) -> str:
-        """The end of the log of a container that ended: of its newest run that has one."""
-        for previous in (False, True):
+    def _died(self, pod: Any, container: str, ended: Any, *, again: bool) -> str:
+        """Return what a container died of; `again` where it runs once more, so that its log is that of its next run."""
+        said = (ended.message or self._last_lines(pod, container, again=again)).strip()
+        return f"pod {pod.metadata.name}, {container}: {ended.reason} with code {ended.exit_code}: {said}"
+
+    def _last_lines(self, pod: Any, container: str, *, again: bool) -> str:
+        """Return the end of the log of a container that ended: of its newest run that has one, or where it runs again the one before."""
+        for previous in (True,) if again else (False, True):
             with contextlib.suppress(PdkError), mapped_errors():
                 said = str(self._core.read_namespaced_pod_log(
                     pod.metadata.name, pod.metadata.namespace, container=container, previous=previous, tail_lines=LINES
