@@ -80,7 +80,7 @@ def test_a_version_that_cannot_serve_says_why(cluster, more, means):
 
 def test_a_container_that_is_started_again_still_says_what_it_died_of(cluster):
     with pytest.raises(EngineError, match="the weights are missing"):
-        cluster(code="import sys, time; time.sleep(4); sys.exit('the weights are missing')")
+        cluster(code="import sys, threading; threading.Event().wait(4); sys.exit('the weights are missing')")
     said = wait_until(cluster.looped, 120, "its next run")
     assert "Error with code 1: the weights are missing" in said
 
