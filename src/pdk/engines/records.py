@@ -277,6 +277,7 @@ class Service:
         phase: ``ready`` where the newest spec serves on all its replicas, ``failed`` where it will not, else ``progressing``.
         message: why it is not ready.
         version: name of the model version that it was last set to; empty where PDK did not set it.
+        previous: name of the version that served before it; it goes on while the newest does not serve.
         digest: of what that version's archive is made from.
         storage: the URI that its model is read from.
         canary: percent of the requests that the newest version gets; None where it gets all.
@@ -289,6 +290,7 @@ class Service:
     url: str
     message: str
     version: str
+    previous: str
     digest: str
     storage: str
     canary: int | None

@@ -68,12 +68,22 @@ def service_of(body: Mapping[str, Any], late: Collection[tuple[str, str]] = ()) 
         url=status.url,
         message=status.message,
         version=notes.get(MODEL_VERSION, ""),
+        previous=_previous(notes),
         digest=notes.get(ARCHIVE_DIGEST, ""),
         storage=str((predictor.get("model") or {}).get("storageUri") or ""),
         canary=predictor.get(CANARY),
         created=datetime.fromisoformat(created) if created else None,
         revisions=tuple(Revision(namespace, name, revision, percent, revision == newest) for revision, percent in shares),
     )
+
+
+def _previous(notes: Mapping[str, str]) -> str:
+    """Return the version that is remembered to go back to; anybody may have written the annotation."""
+    try:
+        content = json.loads(notes.get(PREVIOUS_SERVED) or "{}")
+    except ValueError:
+        return ""
+    return str(content.get("version") or "") if isinstance(content, dict) else ""
 
 
 def _remembered(body: Mapping[str, Any]) -> str:
