@@ -63,6 +63,7 @@ def test_the_main_job(flow, code, store):
     assert "the weights need a device that is not here" in seen["cause"]["reason"]
     assert (seen["cause"]["step"], seen["cause"]["first_red"], seen["cause"]["last_green"]) == ("serve", third, second)
     assert seen["cause"]["differences"]["files"] == {"added": 1}
+    assert seen["cause"]["serves"] == [f"models/dog-cat: version {second}"]
 
     # the data as they were: the earlier model serves again, and nothing is trained
     flow.create(update=True)

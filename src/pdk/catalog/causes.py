@@ -175,9 +175,8 @@ class Causes:
             services, own = self._engines.kserve.services(), set(self._versions(run))
         except PdkError:
             return ()
-        return tuple(
-            f"{one.namespace}/{one.name}: version {one.version}" for one in services if one.version in own and one.phase == "ready"
-        )
+        serving = [(one, one.version if one.phase == "ready" else one.previous) for one in services]
+        return tuple(f"{one.namespace}/{one.name}: version {version}" for one, version in serving if version in own)
 
     def _versions(self, run: Run) -> Iterator[str]:
         yield from (job.id for job in self._engines.pachyderm.jobs(run.project, run.flow))

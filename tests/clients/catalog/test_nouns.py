@@ -177,6 +177,7 @@ def test_services(catalog, up, name, tmp_path):
     service.apply(service.model(3, "raise SystemExit('no such thing')"))
     failed = wait_until(lambda: (one := catalog.services().get(f"models/{name}")).phase == "failed" and one, 60, "its failure")
     assert "no such thing" in failed.message
+    assert failed.previous == ""  # PDK's own rollouts remember it, and this was none
     service.delete()
     with pytest.raises(NotFound, match=f"models/{name}"):
         catalog.services().get(f"models/{name}")
