@@ -125,9 +125,7 @@ class Catalog:
                 raise NotFound(f"pipeline {project}/{of} has no job yet; commit data to its input")
             return newest
 
-        return Collection(
-            "job", lambda: self.engines.pachyderm.jobs(project, pipeline or None), lambda job: f"{job.pipeline}@{job.id}", one
-        )
+        return Collection("job", lambda: self.engines.pachyderm.jobs(project, pipeline or None), lambda job: job.name, one)
 
     def datums(self, project: str, pipeline: str, job: str) -> Collection[Datum]:
         """Return the datums of a job."""

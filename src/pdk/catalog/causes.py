@@ -89,10 +89,10 @@ class Causes:
             return self._of_data(run)
         said = explain([*job.reason.splitlines(), *self._printed(run, job)])
         red, green = self._turn(job)
-        step = next((step.name for step in run.steps if step.state == FAILED and step.job == f"{job.pipeline}@{job.id}"), job.pipeline)
+        step = next((step.name for step in run.steps if step.state == FAILED and step.job == job.name), job.pipeline)
         return Cause(
             step=step,
-            job=f"{job.pipeline}@{job.id}",
+            job=job.name,
             reason=said.reason or job.reason.partition("\n")[0] or f"the job ended as {job.state.lower()}",
             place=said.place,
             ended=said.ended,
@@ -183,7 +183,7 @@ class Causes:
 
     def _next(self, run: Run, job: Job) -> str:
         project = "" if run.project == "default" else f" --project {run.project}"
-        return f"pdk logs {job.pipeline}@{job.id}{project}"
+        return f"pdk logs {job.name}{project}"
 
 
 def _code(experiment: Experiment | None) -> str:

@@ -118,7 +118,7 @@ class Runs:
         trains = set(self.flows.trains())
         for job in self._engines.pachyderm.jobs(self.project):
             if job.pipeline in trains and has_data(job):
-                yield self._run(job.pipeline, job.id)
+                yield self._run(job.pipeline, job.id, self._jobs(job.id))
 
     def one(self, name: str) -> Run:
         """Return the run that PIPELINE@ID, or an ID, names.
@@ -128,18 +128,20 @@ class Runs:
             UserError: an ID has several, for several pipelines train on its commit.
         """
         flow, separator, id_ = name.rpartition("@")
-        jobs = {job.pipeline for job in self._engines.pachyderm.job_set(id_) if job.project == self.project}
+        jobs = self._jobs(id_)
         found = [train for train in self.flows.trains() if train in jobs and (not separator or train == flow)]
         if not found:
             raise NotFound(f"there is no run {name!r} in project {self.project}; `pdk list run` shows those that there are")
         if len(found) > 1:
             raise UserError(f"{len(found)} pipelines train on commit {id_}; name one of them: {', '.join(f'{of}@{id_}' for of in found)}")
-        return self._run(found[0], id_)
+        return self._run(found[0], id_, jobs)
 
-    def _run(self, flow: str, id_: str) -> Run:
+    def _jobs(self, id_: str) -> dict[str, Job]:
+        return {job.pipeline: job for job in self._engines.pachyderm.job_set(id_) if job.project == self.project}
+
+    def _run(self, flow: str, id_: str, by_name: Mapping[str, Job]) -> Run:
         deploys = self.flows.deploys(flow)
         way = list(dict.fromkeys(name for end in (flow, *deploys) for name in self.flows.upstream(end)))
-        by_name = {job.pipeline: job for job in self._engines.pachyderm.job_set(id_) if job.project == self.project}
         jobs = tuple(by_name[name] for name in way if name in by_name)
         data = self._data(flow, id_)
         trained = self._info(flow, id_, MODEL_INFO)
@@ -207,7 +209,7 @@ def _commit(data: Commit | None) -> Step:
 def _train(job: Job | None, experiment: int | None, model: str, jobs: Iterable[Job]) -> Step:
     if job is None:
         return Step("train", WAITING, "for its job")
-    name = f"{job.pipeline}@{job.id}"
+    name = job.name
     if job.state == "UNRUNNABLE":
         return Step("train", WAITING, _waits_for(job, jobs), job=name)
     state = JOB_STATES.get(job.state, RUNNING)
@@ -231,7 +233,7 @@ def _deploy(
     if job is None or job.state in ("UNRUNNABLE", "CREATED", "STARTING"):
         what = "for train, which failed" if train.state == FAILED else f"for {train.name}" if train.state != OK else "for its job"
         return Step("archive", WAITING, what), Step("serve", WAITING, what)
-    name, state = f"{job.pipeline}@{job.id}", JOB_STATES.get(job.state, RUNNING)
+    name, state = job.name, JOB_STATES.get(job.state, RUNNING)
     archived = _moment(info.get("archived"))
     if info or services:  # a service names the version once its archive is in the store
         archive = Step("archive", OK, str(info.get("uri") or (services[0].storage if services else "")), job.started, archived, name)

@@ -27,8 +27,6 @@ SIGNS = {"ok": "●", "running": "◐", "waiting": "○", "failed": "✕"}
 
 def page(found: Collection[T], row: Callable[[T], dict[str, Any]], number: int, after: str, output: str) -> None:
     """Show a page of a list; how to go on is said on standard error."""
-    if number < 0:
-        raise UserError(f"--number {number}: 0 for all, or a positive number is expected")
     shown = found.list(number, after)
     show([row(item) for item in shown.items], output)
     if shown.after:

@@ -147,6 +147,11 @@ class Job:
     datums: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """Return what it is asked for by: PIPELINE@ID."""
+        return f"{self.pipeline}@{self.id}"
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ENDED

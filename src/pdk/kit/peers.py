@@ -26,6 +26,7 @@ ENDS = struct.Struct("!HH16s16s")  # inet_diag_sockid: its port, the other one, 
 ANY = b"\0\0\0\0" + b"\xff" * 8  # no interface, no cookie
 UID_AT = HEAD.size + 4 + ENDS.size + len(ANY) + 12  # inet_diag_msg: 4 bytes, the socket, expires, rqueue, wqueue, then uid and inode
 WAIT_S = 1.0  # for the kernel's answer, which comes at once
+KNOWN = "pdk.trusted"  # in an ASGI scope, which servers fill and no request does
 TRUSTED = frozenset({0, os.geteuid()})  # root can do everything anyway
 
 
@@ -35,17 +36,18 @@ def trusted(client: Address | None, server: Address | None) -> bool:
 
 
 def of_scope(scope: Any) -> bool:
-    """Say the same of the connection that an ASGI request came by."""
-    return trusted(scope.get("client"), scope.get("server"))
+    """Say the same of the connection that an ASGI request came by; the kernel is asked once for each request, whoever wants to know."""
+    if KNOWN not in scope:
+        scope[KNOWN] = trusted(scope.get("client"), scope.get("server"))
+    return bool(scope[KNOWN])
 
 
 def owner(client: Address, server: Address) -> int | None:
     """Return the user ID of whoever holds the client's end of a connection; None where nobody does, or it cannot be found out."""
     try:
-        found = _asked(client, server)
+        return _asked(client, server)
     except OSError:  # a kernel, or a sandbox, without sock_diag
-        found = _listed(client, server)
-    return found
+        return _listed(client, server)
 
 
 def _packed(address: str) -> tuple[int, bytes]:

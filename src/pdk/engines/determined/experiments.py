@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,14 +143,14 @@ class Experiments(Connection):
         if saved.exists():
             saved.write_text(json.dumps(without_secrets(json.loads(saved.read_text())), indent=1))
 
-    def experiments(self, *, limit: int = 0, before: int = 0, labels: Sequence[str] = ()) -> list[Experiment]:
-        """List experiments, newest first; at most `limit`, or all; those with smaller numbers than `before`; those with all `labels`."""
+    def experiments(self, *, limit: int = 0, before: int = 0) -> list[Experiment]:
+        """List experiments, newest first; at most `limit`, or all; those with smaller numbers than `before`."""
 
         def read() -> list[bindings.v1Experiment]:
             order, sort = bindings.v1OrderBy.DESC, bindings.v1GetExperimentsRequestSortBy.ID
             return list(
                 bindings.get_GetExperiments(
-                    self._session, limit=limit or None, orderBy=order, sortBy=sort, labels=list(labels) or None,
+                    self._session, limit=limit or None, orderBy=order, sortBy=sort,
                     experimentIdFilter_lt=before or None,
                 ).experiments
             )  # fmt: skip

@@ -104,7 +104,7 @@ def properties(model: str) -> str:
 
 
 def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scratch: Path) -> dict[str, Path]:
-    """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → file in `scratch`.
+    """Script, archive, and try the archive out; returns the model's files for a store: path below its folder → file.
 
     Raises:
         UserError: the experiment has no handler, or the archive does not work.
@@ -123,9 +123,9 @@ def pack(model: str, version: str, checkpoint: Path, provenance: Provenance, scr
     (scratch / "trial-run").mkdir()
     answer(archive, example, scratch / "trial-run")  # here: this process is the job's own, and has imported torch
     written = {"config/config.properties": properties(model).encode(), PROVENANCE: origin}
-    if example is not None:
-        written[f"config/{EXAMPLE}"] = example.read_bytes()
     store = {archive_of(model): archive, **{path: _write(scratch / "store" / path, content) for path, content in written.items()}}
+    if example is not None:
+        store[f"config/{EXAMPLE}"] = example
     digests = {path: _sha256(source) for path, source in store.items()}
     return {**store, DIGESTS: _write(scratch / "store" / DIGESTS, json.dumps(digests, indent=1, sort_keys=True).encode())}
 

@@ -30,7 +30,7 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
     found = experiments.get(db, id_)
     name = found.config["searcher"]["name"]
     kind = searchers.kind_of(name)
-    if not kind.can_continue:
+    if not issubclass(kind, searchers.Counted):
         raise UserError(f"experiment {id_}: a search with {name!r} cannot be continued; fork it to search anew")
     if not kind.one_trial and override:
         raise UserError(f"experiment {id_}: only a searcher 'single' can be continued with another config, not {name!r}")

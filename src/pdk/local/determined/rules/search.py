@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.local.determined.rules.searchers import Action, Create, Searcher, draws, make
+from pdk.local.determined.rules.searchers import Action, Counted, Create, Searcher, draws, make
 
 Connection = sqlite3.Connection
 
@@ -24,6 +24,7 @@ def begin(db: Connection, experiment: int) -> None:
 def reopen(db: Connection, experiment: int, numbers: list[int]) -> None:
     """Trials that had ended are to run again, the only one of its search with what its config says now."""
     searcher = _load(db, experiment)
+    assert isinstance(searcher, Counted), searcher.name  # `continuation` asks for no other
     _carry_out(db, experiment, searcher, searcher.reopen(numbers))
     if searcher.one_trial:
         hparams = next(draws(searcher.hparams, searcher.seed, sampled=True)).hparams

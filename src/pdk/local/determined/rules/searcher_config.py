@@ -65,7 +65,7 @@ def _length(found: dict[str, Any], notes: list[str]) -> None:
     unit, value = next(iter(length.items()))
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise refusal("searcher.max_length", f"a positive whole number is expected, not {value!r}")
-    if SEARCHERS[found["name"]].has_rungs and "max_time" not in found and "time_metric" not in found:
+    if "max_time" in SEARCHERS[found["name"]].fields and "max_time" not in found and "time_metric" not in found:
         found["max_time"], found["time_metric"] = value, unit
         notes.append(f"searcher.max_length was read as max_time: {value}, time_metric: {unit}")
     notes.append("searcher.max_length is deprecated by Determined 0.38: it still works; new code sets max_length in Trainer.fit")

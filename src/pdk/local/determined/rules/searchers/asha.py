@@ -79,8 +79,6 @@ STOPPING: Mapping[str, Field] = {
 class Asha(Searcher):
     """Searches with rungs, in one or more brackets."""
 
-    has_rungs = True
-
     def __init__(self, section: Mapping[str, Any], hparams: Mapping[str, Any], seed: int, state: dict[str, Any] | None = None) -> None:
         super().__init__(section, hparams, seed, state)
         self.brackets = self._brackets()

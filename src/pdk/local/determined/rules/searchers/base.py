@@ -87,8 +87,6 @@ class Searcher(ABC):
     fields: ClassVar[Mapping[str, Field]] = COMMON
     required: ClassVar[Sequence[str]] = ()
     one_trial: ClassVar[bool] = False  # it makes one trial, which computes with all the cores and can go on with another config
-    can_continue: ClassVar[bool] = False  # an experiment that has ended can be opened again
-    has_rungs: ClassVar[bool] = False  # it stops trials by how long they have trained
     lays_out: ClassVar[bool] = False  # hyperparameters are points of a grid, not drawn
 
     def __init__(self, section: Mapping[str, Any], hparams: Mapping[str, Any], seed: int, state: dict[str, Any] | None = None) -> None:
@@ -124,10 +122,6 @@ class Searcher(ABC):
         self.state["canceled"] += early == CANCELED
         return self._exited(number, early)
 
-    def reopen(self, numbers: Collection[int]) -> list[Action]:
-        """Run trials that had ended again, with others that the search had not come to; only where it `can_continue`."""
-        raise NotImplementedError(f"a search with {self.name!r} cannot be continued, and {numbers} were asked for")
-
     @property
     def verdict(self) -> str:
         """Return what the search has come to; empty while trials are open."""
@@ -153,9 +147,10 @@ class Searcher(ABC):
 
 
 class Counted(Searcher):
-    """A search of so many trials, none of which is stopped: as many as may run together, then one for each that ends."""
+    """A search of so many trials, none of which is stopped: as many as may run together, then one for each that ends.
 
-    can_continue = True
+    An experiment that has ended with one of these can be opened again.
+    """
 
     @abstractmethod
     def planned(self) -> int:
