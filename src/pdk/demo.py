@@ -34,7 +34,7 @@ LOAD_PERIOD_S = 0.1  # ten requests a second run through the rollout
 QUIET, LOUD = "[experiment ", ("pictures:", "report_validation_metrics")  # of a trial's own lines, only these are shown
 
 
-class Failed(Exception):
+class DemoFailed(PdkError):
     """A step did not do what it should; the text says what, and where to look."""
 
 
@@ -72,7 +72,7 @@ class Demo:
         """Print a command, run it, show its output (of long logs the lines that tell something).
 
         Raises:
-            Failed: it exited with another code than 0.
+            DemoFailed: it exited with another code than 0.
         """
         self.console.print(f"[bold cyan]$ {shlex.join(words)}", highlight=False, markup=True)
         process = subprocess.Popen(
@@ -86,7 +86,7 @@ class Demo:
                 self.console.print(f"  {line.rstrip()[:180]}", markup=False, highlight=False)
         if process.wait():
             tail = "\n".join(lines[-30:])
-            raise Failed(f"the command failed with exit code {process.returncode}:\n{tail}")
+            raise DemoFailed(f"the command failed with exit code {process.returncode}:\n{tail}")
         return "\n".join(lines)
 
 
@@ -94,7 +94,7 @@ def start(demo: Demo, code: Repository) -> None:
     """Run `pdk up` in the demo's state folder and wait for it.
 
     Raises:
-        Failed: it ended, or did not answer in time.
+        DemoFailed: it ended, or did not answer in time.
     """
     words = [sys.executable, "-P", "-m", "pdk.cli.main", "up", "--state", str(demo.state), "--allow-git", str(code.path)]
     demo.console.print(f"[bold cyan]$ pdk up --state {demo.state} --allow-git {code.path} &", highlight=False)
@@ -105,7 +105,7 @@ def start(demo: Demo, code: Repository) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if demo.server.poll() is not None:
-            raise Failed(f"`pdk up` ended:\n{log.read_text()}")
+            raise DemoFailed(f"`pdk up` ended:\n{log.read_text()}")
         with contextlib.suppress(PdkError):
             installation = Installation.load(demo.state)
             if all((health(installation, name) or {}).get("status") == "ok" for name in SERVERS):
@@ -113,7 +113,7 @@ def start(demo: Demo, code: Repository) -> None:
                     demo.console.print(f"  {line}", markup=False, highlight=False)
                 return
         time.sleep(0.1)
-    raise Failed(f"`pdk up` did not answer within {START_S:g} s; see {log}")
+    raise DemoFailed(f"`pdk up` did not answer within {START_S:g} s; see {log}")
 
 
 def ask(installation: Installation, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -139,14 +139,14 @@ def accuracy(installation: Installation) -> float:
     """The share of held-out drawings that the endpoint gets right.
 
     Raises:
-        Failed: a request was not answered.
+        DemoFailed: a request was not answered.
     """
     from pdk.cli.predictions import request_body
 
     pictures = held_out()
     status, _, raw = ask(installation, json.dumps(request_body([path for path, _ in pictures])).encode())
     if status != 200:
-        raise Failed(f"the endpoint answered {status}: {raw.decode()[:500]}")
+        raise DemoFailed(f"the endpoint answered {status}: {raw.decode()[:500]}")
     answers = json.loads(raw)["predictions"]
     return float(sum(answer == label for answer, (_, label) in zip(answers, pictures, strict=True)) / len(pictures))
 
@@ -200,7 +200,7 @@ def predict(demo: Demo) -> None:
     """The guide's two requests, with curl where it is installed.
 
     Raises:
-        Failed: a wrong answer.
+        DemoFailed: a wrong answer.
     """
     ports = Installation.load(demo.state).ports
     for kind, label in (("cat", 1), ("dog", 0)):
@@ -211,7 +211,7 @@ def predict(demo: Demo) -> None:
             words = ("pdk", "predict", "dog-cat", "dogs-and-cats", body)
         answer = demo.command(*words)
         if json.loads(answer) != {"predictions": [label]}:
-            raise Failed(f"a {kind} was answered {answer}, {{'predictions': [{label}]}} is right")
+            raise DemoFailed(f"a {kind} was answered {answer}, {{'predictions': [{label}]}} is right")
 
 
 def put(demo: Demo, folder: str, path: str) -> str:
@@ -250,7 +250,7 @@ def main_job(demo: Demo) -> None:
         demo.console.print(f"40 drawings that training never saw: {share:.0%} right (an untrained model: {before:.0%})", highlight=False)
         if share < WANTED or before > UNTRAINED:
             expected = f"at least {WANTED:.0%} were expected, and at most {UNTRAINED:.0%} untrained"
-            raise Failed(f"{share:.1%} of the held-out drawings are right, untrained {before:.1%}; {expected}")
+            raise DemoFailed(f"{share:.1%} of the held-out drawings are right, untrained {before:.1%}; {expected}")
     with demo.step("commit a few more: train on, roll over under load"):
         load = Load(installation, (ROOT / "sample-data/requests/cat.json").read_bytes())
         load.start()
@@ -266,7 +266,7 @@ def main_job(demo: Demo) -> None:
         total, new = sum(load.answers.values()), load.answers.get(commit, 0)
         demo.console.print(f"{total} requests answered, {new} of them by the new version, {len(load.failures)} failed", highlight=False)
         if load.failures or not new:
-            raise Failed(f"the rollover lost requests or never came: {load.failures[:3]}, answers by version {load.answers}")
+            raise DemoFailed(f"the rollover lost requests or never came: {load.failures[:3]}, answers by version {load.answers}")
         share = accuracy(installation)
         demo.console.print(f"the new version: {share:.0%} of the 40 drawings right", highlight=False)
         predict(demo)
@@ -284,7 +284,7 @@ def run(state: Path | None, *, keep: bool) -> bool:
     demo, failure = Demo(state.absolute(), console), ""
     try:
         main_job(demo)
-    except (Failed, PdkError) as error:
+    except PdkError as error:
         failure = str(error)
     except KeyboardInterrupt:
         failure = "interrupted"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -21,11 +22,14 @@ from pdk.settings import Installation
 KILLS = int(os.environ.get("PDK_KILLS", "20"))  # 200 in `make nightly`
 
 
+@dataclass
 class Alone(Up):
-    """The Pachyderm server alone."""
+    """One server alone."""
+
+    only: str = "pachyderm"
 
     def spawn(self):
-        words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", "pachyderm", "--state", str(self.state)]
+        words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", self.only, "--state", str(self.state)]
         with (self.state.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
 
@@ -37,7 +41,7 @@ class Alone(Up):
     def answer(self):
         """What it says of its health; None where it says nothing."""
         with contextlib.suppress(PdkError):
-            return health(Installation.load(self.state), "pachyderm")
+            return health(Installation.load(self.state), self.only)
 
     def healthy(self):
         return (self.answer() or {}).get("status") == "ok"

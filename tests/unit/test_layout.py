@@ -67,6 +67,28 @@ def test_what_is_written_in_one_place_only(pattern, allowed):
     assert {str(path.relative_to(ROOT / "src" / "pdk")) for path in MODULES if re.search(pattern, path.read_text())} <= allowed
 
 
+def test_every_error_stands_in_the_drawing_of_the_tree():
+    """What begins with an underscore, and `Trial`, which is thrown to leave a process's whole past behind, are no errors."""
+    parents = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                for base in node.bases:
+                    parents.setdefault(node.name, set()).add(base.id if isinstance(base, ast.Name) else "")
+    known, found = {"Exception", "BaseException", "ValueError", "RuntimeError", "OSError"}, {}
+    while more := {name: base for name, bases in parents.items() for base in bases & known if name not in found}:
+        found.update(more)
+        known |= set(more)
+    found.pop("Trial")
+    drawn, above = {}, {}
+    for line in (ROOT / "src/pdk/errors.py").read_text().split("::", 1)[1].split("A message says")[0].splitlines():
+        if match := re.match(r"    ([│├└─ ]*)(\w+)", line):
+            depth = len(match[1]) // 4
+            above[depth] = match[2]
+            drawn[match[2]] = above.get(depth - 1, "Exception")
+    assert found == drawn
+
+
 def test_tests_use_the_real_thing():
     for path in (ROOT / "tests").rglob("*.py"):
         if path != Path(__file__):

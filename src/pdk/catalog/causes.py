@@ -10,7 +10,7 @@ from typing import Any
 
 from pdk.catalog.engines import Engines
 from pdk.catalog.explain import explain
-from pdk.catalog.runs import FAILED, JOB_STATES, Run, Runs, has_data
+from pdk.catalog.runs import FAILED, JOB_STATES, Run, Runs
 from pdk.engines.records import Experiment, Job
 from pdk.errors import PdkError
 from pdk.words import CODE_LABEL, label_of
@@ -53,7 +53,7 @@ class Cause:
         ended: exit code or signal in words; empty where nobody says.
         lines: the end of what it printed.
         first_red: ID of the first run that failed with none green after it.
-        last_green: ID of the run before that; empty where there never was one.
+        last_green: ID of the run before that which had work to do and did it; empty where there never was one.
         serves: what serves meanwhile, as "NAMESPACE/NAME: version".
         next: the command to go on with.
     """
@@ -135,7 +135,7 @@ class Causes:
         first = red
         earlier = itertools.dropwhile(lambda job: job.id != red.id, self._engines.pachyderm.jobs(red.project, red.pipeline))
         for job in itertools.islice(earlier, 1, BACK):
-            if job.state == "SUCCESS" and has_data(job):
+            if job.state == "SUCCESS" and job.datums.get("processed"):  # one that skipped everything, after an update, shows nothing
                 return first, job
             first = job if JOB_STATES.get(job.state) == FAILED else first
         return first, None

@@ -12,11 +12,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-import yaml
-
 from pdk.catalog import requests
 from pdk.catalog.engines import Engines
 from pdk.catalog.flows import Flows
+from pdk.documents import read_yaml
 from pdk.engines.records import Commit, Job, Service
 from pdk.errors import NotFound, PdkError, UserError
 from pdk.provenance import Provenance
@@ -176,8 +175,8 @@ class Runs:
         """Read what a step leaves in its output; it may have been written by anybody."""
         try:
             raw = self._engines.pachyderm.read(self.project, pipeline, id_, f"/{name}")
-            content = yaml.safe_load(raw) if raw else None
-        except (yaml.YAMLError, PdkError):  # its output is not there yet, or is no YAML
+            content = read_yaml(raw or b"")
+        except PdkError:  # its output is not there yet, or is no YAML
             return {}
         return content if isinstance(content, dict) else {}
 

@@ -11,6 +11,7 @@ import typer
 from pdk.cli import rows
 from pdk.cli.commands import Command
 from pdk.cli.common import Output, Project, State, catalog, pachyderm, show
+from pdk.documents import Unreadable, read_all_yaml
 from pdk.errors import UserError
 
 JobName = Annotated[str, typer.Argument(help="PIPELINE@ID, or PIPELINE for its newest job.")]
@@ -79,11 +80,9 @@ def read_specs(file: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it cannot be read as such.
     """
-    import yaml
-
     try:
-        documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
-    except (OSError, yaml.YAMLError) as error:
+        documents = [document for document in read_all_yaml(file.read_bytes()) if document is not None]
+    except (OSError, Unreadable) as error:
         raise UserError(f"the spec {file} cannot be read: {error}") from error
     specs = [spec for document in documents for spec in (document if isinstance(document, list) else [document])]
     if not specs or not all(isinstance(spec, dict) for spec in specs):

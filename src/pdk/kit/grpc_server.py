@@ -16,6 +16,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from pdk.errors import WireError
 from pdk.kit.http2 import Stream
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-class Status(Exception):
+class Status(WireError):
     """What ends a call that did not succeed."""
 
     def __init__(self, code: Code, text: str) -> None:

@@ -110,7 +110,7 @@ def _decide(listener: int, id_: int, pid: int, number: int, arguments: tuple[int
                 return 0, 0  # done before: a signal had the caller ask again
             mine.bind((_inside(mine), port))
             return 0, 0 if binds else GO_ON
-    except UnreachableError:
+    except _Unreachable:
         return 0, GO_ON
     except OSError as failure:
         return failure.errno or errno.EPERM, 0
@@ -124,7 +124,7 @@ def _inside(mine: socket.socket) -> str:
     return "::1" if mine.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else MAPPED
 
 
-class UnreachableError(Exception):
+class _Unreachable(Exception):
     """The other process may not be looked into: nothing can be decided for it."""
 
 
@@ -136,7 +136,7 @@ def _reaching() -> Iterator[None]:
         if failure.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
             raise
         print(f"[pdk] ports that this program listens on may be open to the network: {failure}", file=sys.stderr, flush=True)
-        raise UnreachableError from failure
+        raise _Unreachable from failure
 
 
 def _borrowed(pid: int, descriptor: int) -> socket.socket:

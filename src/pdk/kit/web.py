@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pdk.errors import UserError
 from pdk.kit import peers
 from pdk.settings import Installation, is_loopback
 
@@ -229,7 +230,7 @@ async def until_signal() -> None:
     await stopped.wait()
 
 
-class TooLarge(ValueError):
+class TooLarge(UserError):
     """A request's body is larger than it may be."""
 
 

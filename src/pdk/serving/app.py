@@ -22,7 +22,7 @@ from pdk.serving import bodies, http, tensors
 from pdk.serving.metrics import Metrics
 from pdk.serving.model import Model
 from pdk.serving.requestlog import RequestLog
-from pdk.serving.runner import Answer, Refused, Runner
+from pdk.serving.runner import Answer, Rejected, Runner
 from pdk.settings import Serving
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Protocol:
             Route("/healthz", self.readiness),
             Route("/metrics", self.exposition),
         ]
-        return Starlette(routes=routes, exception_handlers={Refused: self.refuse, HTTPException: self.missing, Exception: self.crash})
+        return Starlette(routes=routes, exception_handlers={Rejected: self.refuse, HTTPException: self.missing, Exception: self.crash})
 
     def _headers(self, request: Request) -> dict[str, str]:
         return {**self.headers, "x-request-id": request_id(request.headers.get("x-request-id", ""))}
@@ -118,7 +118,7 @@ class Protocol:
 
     async def refuse(self, request: Request, error: Exception) -> JSONResponse:
         """A refused request."""
-        assert isinstance(error, Refused)
+        assert isinstance(error, Rejected)
         return self._error(request, error.status, str(error))
 
     async def missing(self, request: Request, error: Exception) -> JSONResponse:
@@ -169,17 +169,17 @@ class Protocol:
         self.check(request.path_params["name"], request.path_params.get("version", ""))
 
     def check(self, name: str, wanted: str) -> None:
-        """Raise Refused for another model than this one, or another version of it."""
+        """Raise Rejected for another model than this one, or another version of it."""
         if name != self.model.name:
-            raise Refused(404, f"Model with name {name} does not exist.")
+            raise Rejected(404, f"Model with name {name} does not exist.")
         if wanted not in ("", self.model.version):
-            raise Refused(404, f"Model with name {name} has no version {wanted}; {self.model.version} is served.")
+            raise Rejected(404, f"Model with name {name} has no version {wanted}; {self.model.version} is served.")
 
     async def status(self, request: Request) -> JSONResponse:
         """Whether the model is ready; a POST comes here for another model than this one, or to do what none can."""
         self._check_name(request)
         if request.method == "POST":
-            raise Refused(
+            raise Rejected(
                 404, f"Model with name {self.model.name} has no {request.url.path.rpartition(':')[2]!r}; predict and explain it has."
             )
         return JSONResponse({"name": self.model.name, "ready": self.ready}, headers=self._headers(request))
@@ -193,7 +193,7 @@ class Protocol:
             began = time.perf_counter()
             made = await work(request, body, headers["x-request-id"])
             code, said = 200, made.body
-        except Refused as error:
+        except Rejected as error:
             code, said = error.status, str(error).encode()
             failed = await self.refuse(request, error)
         except Exception as error:  # noqa: BLE001 - the handler may raise anything
@@ -233,9 +233,9 @@ class Protocol:
             head = {"model_name": self.model.name, "model_version": self.model.version, "id": str(content.get("id") or request_id)}
             answer, length = tensors.answer(content, tensors.outputs_of(made.predictions), head)
         except UserError as error:
-            raise Refused(400, str(error)) from error
+            raise Rejected(400, str(error)) from error
         except RecursionError as error:
-            raise Refused(400, "the request is nested too deeply") from error
+            raise Rejected(400, "the request is nested too deeply") from error
         if length is None:
             return Made(answer, made)
         return Made(answer, made, b"application/octet-stream", ((tensors.HEADER_LENGTH.encode(), b"%d" % length),))

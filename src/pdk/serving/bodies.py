@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pdk.serving.runner import Refused
+from pdk.serving.runner import Rejected
 from pdk.settings import Serving
 
 MAX_PARTS = 1000
@@ -23,7 +23,7 @@ async def read(request: Request, settings: Serving) -> bytes:
     """The whole body.
 
     Raises:
-        Refused: it is too large (413), comes too slowly (408), or does not come whole (400).
+        Rejected: it is too large (413), comes too slowly (408), or does not come whole (400).
     """
     try:
         async with asyncio.timeout(settings.receive_s):
@@ -31,9 +31,9 @@ async def read(request: Request, settings: Serving) -> bytes:
             if first.get("more_body"):
                 return await _read_on(request, first, settings.body_limit)
     except TimeoutError:
-        raise Refused(408, f"the request did not arrive within {settings.receive_s:g} s") from None
+        raise Rejected(408, f"the request did not arrive within {settings.receive_s:g} s") from None
     if first["type"] != "http.request":
-        raise Refused(400, "the connection was closed before the request was whole")
+        raise Rejected(400, "the connection was closed before the request was whole")
     return _within(bytes(first.get("body", b"")), settings.body_limit)
 
 
@@ -41,7 +41,7 @@ async def _read_on(request: Request, first: Mapping[str, Any], limit: int) -> by
     parts, size, message = list[bytes](), 0, first
     while True:
         if message["type"] != "http.request":
-            raise Refused(400, "the connection was closed before the request was whole")
+            raise Rejected(400, "the connection was closed before the request was whole")
         parts.append(_within(message.get("body", b""), limit - size))
         size += len(parts[-1])
         if not message.get("more_body"):
@@ -51,7 +51,7 @@ async def _read_on(request: Request, first: Mapping[str, Any], limit: int) -> by
 
 def _within(part: bytes, limit: int) -> bytes:
     if len(part) > limit:
-        raise Refused(413, f"the request is larger than {Serving.body_limit:,} bytes")
+        raise Rejected(413, f"the request is larger than {Serving.body_limit:,} bytes")
     return part
 
 
@@ -59,14 +59,14 @@ def parse(body: bytes) -> dict[str, Any]:
     """The JSON object of a request.
 
     Raises:
-        Refused: it is none.
+        Rejected: it is none.
     """
     try:
         made = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"Unrecognized request format: {error}") from error
+        raise Rejected(400, f"Unrecognized request format: {error}") from error
     if not isinstance(made, dict):
-        raise Refused(400, f"Expected a JSON object, not {type(made).__name__}")
+        raise Rejected(400, f"Expected a JSON object, not {type(made).__name__}")
     return made
 
 
@@ -78,7 +78,7 @@ async def instances(headers: Headers, body: bytes) -> list[Any]:
     ``body``, as TorchServe's handlers look for it.
 
     Raises:
-        Refused: 400, with what is wrong.
+        Rejected: 400, with what is wrong.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -87,10 +87,10 @@ async def instances(headers: Headers, body: bytes) -> list[Any]:
         return [{"data": body, "body": body}]
     content = parse(body)
     if "instances" not in content:
-        raise Refused(400, 'Expected a JSON object with the key "instances"')
+        raise Rejected(400, 'Expected a JSON object with the key "instances"')
     found = content["instances"]
     if not isinstance(found, list) or not found:
-        raise Refused(400, 'Expected "instances" to be a list with at least one element')
+        raise Rejected(400, 'Expected "instances" to be a list with at least one element')
     return found
 
 
@@ -107,13 +107,13 @@ async def _parts(headers: Headers, body: bytes) -> list[Mapping[str, bytes | str
         for name, value in form.multi_items():
             named.setdefault(name, []).append(value if isinstance(value, str) else await value.read())
         if len(opened) > sum(not isinstance(value, str) for _, value in form.multi_items()):
-            raise Refused(400, "the form ends within a part")
+            raise Rejected(400, "the form ends within a part")
     except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
-        raise Refused(400, f"the form cannot be read: {getattr(error, 'message', error)}") from error
+        raise Rejected(400, f"the form cannot be read: {getattr(error, 'message', error)}") from error
     finally:
         for file in opened:
             file.close()
     counts = {name: len(values) for name, values in named.items()}
     if len(set(counts.values())) != 1:
-        raise Refused(400, f"every part must come equally often, once for each instance: {counts or 'the form is empty'}")
+        raise Rejected(400, f"every part must come equally often, once for each instance: {counts or 'the form is empty'}")
     return [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-class NotOffered(Exception):
-    """Nothing here can explain this model."""
+from pdk.errors import NotSupported
 
 
 def explain(handler: Any, model: Any, instances: list[Any], context: Any) -> list[Any]:
@@ -20,17 +18,17 @@ def explain(handler: Any, model: Any, instances: list[Any], context: Any) -> lis
     in the input's shape.
 
     Raises:
-        NotOffered: neither way is open.
+        NotSupported: neither way is open.
     """
     if callable(own := getattr(handler, "explain", None)):
         return list(own(instances, context))
     preprocess = getattr(handler, "preprocess", None)
     if not callable(preprocess) or not callable(model):
-        raise NotOffered("this model has no explanations: its handler has neither explain, nor preprocess and model")
+        raise NotSupported("this model has no explanations: its handler has neither explain, nor preprocess and model")
     try:
         from captum.attr import IntegratedGradients
     except ImportError:
-        raise NotOffered("explanations need Captum, which is not installed here: pip install 'pdk[explain]'") from None
+        raise NotSupported("explanations need Captum, which is not installed here: pip install 'pdk[explain]'") from None
     inputs = preprocess(instances)
     targets = model(inputs).argmax(dim=1)
     return list(IntegratedGradients(model).attribute(inputs, target=targets).tolist())

@@ -13,7 +13,7 @@ from pdk.errors import UserError
 from pdk.serving import http, tensors
 from pdk.serving.app import Protocol, request_id
 from pdk.serving.oip import SERVICE, messages
-from pdk.serving.runner import Refused
+from pdk.serving.runner import Rejected
 
 CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND, 501: grpc.StatusCode.UNIMPLEMENTED,
          503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED}  # fmt: skip
@@ -98,7 +98,7 @@ class Service:
     async def _check(self, name: str, wanted: str, context: Any) -> None:
         try:
             self.protocol.check(name, wanted)
-        except Refused as error:
+        except Rejected as error:
             await context.abort(CODES[error.status], str(error))
 
     async def infer(self, request: Any, context: Any) -> Any:
@@ -113,8 +113,8 @@ class Service:
             outputs = tensors.chosen(tensors.outputs_of(made.predictions), (entry.name for entry in request.outputs))
             answer = self._answer(request.id or headers["x-request-id"], outputs, raw=bool(request.raw_input_contents))
             code = 200
-        except (UserError, Refused) as error:
-            code = error.status if isinstance(error, Refused) else 400
+        except (UserError, Rejected) as error:
+            code = error.status if isinstance(error, Rejected) else 400
             said = str(error).encode()
         except Exception as error:  # noqa: BLE001 - the handler may raise anything
             said = f"{type(error).__name__}: {error}".encode()

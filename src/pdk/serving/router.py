@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from pdk.serving import bodies, http
 from pdk.serving.metrics import together
-from pdk.serving.runner import Refused
+from pdk.serving.runner import Rejected
 from pdk.settings import Serving
 
 DROPPED = frozenset(("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect"))
@@ -46,11 +46,11 @@ class Router:
             Route("/metrics", self.exposition),
             Route("/v{protocol:int}/models/{rest:path}", self.forward, methods=["GET", "POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers={Refused: self.refuse})
+        return Starlette(routes=routes, exception_handlers={Rejected: self.refuse})
 
     async def refuse(self, _request: Request, error: Exception) -> JSONResponse:
         """A refused request."""
-        assert isinstance(error, Refused)
+        assert isinstance(error, Rejected)
         return JSONResponse({"error": str(error)}, error.status, {"retry-after": "1"} if error.status == 503 else None)
 
     async def models(self, _request: Request) -> JSONResponse:
@@ -84,7 +84,7 @@ class Router:
         """A request of one model."""
         name = str(request.path_params["rest"]).partition("/")[0].partition(":")[0]
         if name not in self.ports:
-            raise Refused(404, f"Model with name {name} does not exist.")
+            raise Rejected(404, f"Model with name {name} does not exist.")
         body = await bodies.read(request, Serving())
         headers = [(key, value) for key, value in request.headers.items() if key not in DROPPED]
         target = f"http://127.0.0.1:{self.ports[name]}{request.scope['raw_path'].decode('ascii')}"
@@ -94,7 +94,7 @@ class Router:
                 kept = {key.lower(): value for key, value in answer.headers.items() if key.lower() not in DROPPED}
                 return Response(await answer.read(), answer.status, kept)
         except aiohttp.ClientError as error:
-            raise Refused(503, f"the workers of model {name} do not answer ({error!r}); they are being started again") from error
+            raise Rejected(503, f"the workers of model {name} do not answer ({error!r}); they are being started again") from error
 
 
 async def route(ports: Mapping[str, int], metrics: Path, sock: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdk.serving.explain import NotOffered
+from pdk.errors import NotSupported, WireError
 from pdk.serving.metrics import Metrics
 from pdk.serving.model import Model
 
 MAX_SKIPPED = 64  # batches that may go without waiting for company, after waiting brought none again and again
 
 
-class Refused(Exception):
+class Rejected(WireError):
     """A request that is answered with an error, and an HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -63,9 +63,9 @@ class Waiting:
 def _meaning(error: BaseException) -> Exception:
     """What a handler's error means to who asked; what futures and loops take for their own comes as something else."""
     if isinstance(error, ValueError):
-        return Refused(400, str(error))
-    if isinstance(error, NotOffered):
-        return Refused(501, str(error))
+        return Rejected(400, str(error))
+    if isinstance(error, NotSupported):
+        return Rejected(501, str(error))
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration | TimeoutError | asyncio.CancelledError):
         return error
     made = RuntimeError(f"{type(error).__name__}: {error}")
@@ -94,10 +94,10 @@ class Runner:
         """The predictions for the instances of a request, or the explanations of them.
 
         Raises:
-            Refused: too many wait (503), it took too long (504), or the handler says that the request is at fault (400).
+            Rejected: too many wait (503), it took too long (504), or the handler says that the request is at fault (400).
         """
         if len(self._queue) >= self.limit:
-            raise Refused(503, f"{len(self._queue)} requests are waiting already; try again later")
+            raise Rejected(503, f"{len(self._queue)} requests are waiting already; try again later")
         loop = asyncio.get_running_loop()
         one = Waiting(instances, request_id, explain, loop.create_future(), loop)
         with self._arrived:
@@ -108,7 +108,7 @@ class Runner:
         try:
             return await one.answer
         except TimeoutError:
-            raise Refused(504, f"the model did not answer within {self.model.settings.timeout_s:g} s") from None
+            raise Rejected(504, f"the model did not answer within {self.model.settings.timeout_s:g} s") from None
         finally:
             late.cancel()
 

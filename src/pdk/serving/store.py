@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pdk.documents import read_yaml
 from pdk.errors import UserError
 from pdk.mar import Manifest
 from pdk.mar.format import DIGESTS
@@ -47,8 +46,8 @@ def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
     for name in filter(None, (manifest.config_file, "model-config.yaml")):
         if (folder / name).is_file():
             try:
-                found = dict(yaml.safe_load((folder / name).read_text()) or {})
-            except (yaml.YAMLError, ValueError, TypeError) as error:
+                found = dict(read_yaml((folder / name).read_bytes()) or {})
+            except (UserError, ValueError, TypeError) as error:
                 raise UserError(f"{name} of model {manifest.model_name!r} is not YAML with settings: {error}") from error
             break
     given = {**found, **_snapshot(store / "config" / "config.properties", manifest.model_name)}

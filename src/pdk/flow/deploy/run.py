@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pdk.documents import Unreadable, read_yaml, write_yaml
 from pdk.engines.kserve import KServe
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
@@ -40,11 +39,11 @@ def read_info(pfs: Path) -> tuple[dict[str, Any], Path]:
     if len(found) != 1:
         raise UserError(f"one model-info.yaml is expected in the job's input, found {len(found)}; is the train pipeline the input?")
     try:
-        info = yaml.safe_load(found[0].read_text())
-        if not isinstance(info, dict) or not info.get("name") or not info.get("version"):
-            raise UserError(f"{found[0]} does not name a model and its version")
-    except yaml.YAMLError as error:
-        raise UserError(f"{found[0]} is not YAML: {error}") from error
+        info = read_yaml(found[0].read_bytes())
+    except Unreadable as error:
+        raise UserError(f"{found[0]} cannot be read: {error}") from error
+    if not isinstance(info, dict) or not info.get("name") or not info.get("version"):
+        raise UserError(f"{found[0]} does not name a model and its version")
     return info, found[0].parent
 
 
@@ -118,7 +117,7 @@ def run(job: Job) -> None:
         "url": url,
         "archived": archived.isoformat(timespec="milliseconds"),
     }
-    (job.pfs / "out" / DEPLOY_INFO).write_text(yaml.safe_dump(result, sort_keys=False))
+    (job.pfs / "out" / DEPLOY_INFO).write_text(write_yaml(result))
 
 
 def change(job: Job) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from pdk.documents import Unreadable, read_yaml, write_yaml
 from pdk.engines.records import DataCommit, Version
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
 from pdk.flow.train.arguments import Job
@@ -44,9 +43,9 @@ def read_config(code: Checkout, name: str) -> dict[str, Any]:
     if not path.is_relative_to(code.folder) or not path.is_file():
         raise UserError(f"there is no config {name!r} in {code.folder.name} of {code.url} at {code.sha[:12]}")
     try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"the config {name!r} is not YAML: {error}") from error
+        config = read_yaml(path.read_bytes())
+    except Unreadable as error:
+        raise UserError(f"the config {name!r} cannot be read: {error}") from error
     section = ((config or {}).get("data") or {}).get("pachyderm") if isinstance(config, dict) else None
     if not isinstance(section, dict):
         raise UserError(f"the config {name!r} lacks the mapping data.pachyderm, into which the address of the data is written; add it")
@@ -179,4 +178,4 @@ def write_info(out: Path, job: Job, version: Version) -> None:
         "checkpoint": version.checkpoint,
         "provenance": version.provenance.to_json(),
     }
-    (out / MODEL_INFO).write_text(yaml.safe_dump(content, sort_keys=False))
+    (out / MODEL_INFO).write_text(write_yaml(content))

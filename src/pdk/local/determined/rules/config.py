@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pdk.documents import Unreadable, read_yaml
 from pdk.errors import UserError
 from pdk.kit.logs import MASK
 from pdk.local.determined.rules import hyperparameters, searcher_config, storage
@@ -133,14 +132,14 @@ def read(text: str) -> dict[str, Any]:
         UserError: it is none.
     """
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"invalid experiment configuration: it is not YAML: {error}") from error
+        raw = read_yaml(text)
+    except Unreadable as error:
+        raise UserError(f"invalid experiment configuration: {error}") from error
     if not isinstance(raw, dict):
         raise UserError(f"invalid experiment configuration: a mapping is expected, not {type(raw).__name__}")
     if len(text) > ENVIRONMENT_LIMIT:
         raise UserError(f"invalid experiment configuration: it has {len(text):,} characters, more than {ENVIRONMENT_LIMIT:,}")
-    return {str(key): value for key, value in raw.items()}
+    return raw
 
 
 def fill(raw: Mapping[str, Any], own: Path, slots: int) -> Config:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from pdk.errors import NotFound, WrongState
 from pdk.kit.db import one
 from pdk.local.determined.rules import retention, search, searchers
 from pdk.local.determined.rules.config import Config, check_scheduling
+from pdk.local.determined.rules.forms import Form, Number, given
 
 Connection = sqlite3.Connection
 TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
@@ -73,6 +74,25 @@ class Trial:
     def allocation(self) -> str:
         """The name of its present run."""
         return f"{self.task}.{self.run}"
+
+
+class ResourceChanges(Form, frozen=True):
+    """How an experiment is to be scheduled; None leaves a field alone."""
+
+    max_slots: Number | None = None
+    weight: float | None = None
+    priority: Number | None = None
+
+
+class Changes(Form, frozen=True):
+    """What is to be different of an experiment; None leaves a field alone."""
+
+    name: str | None = None
+    description: str | None = None
+    notes: str | None = None
+    labels: list[str] | None = None
+    resources: ResourceChanges | None = None
+    checkpoint_storage: retention.Policy | None = None
 
 
 COLUMNS = (
@@ -168,23 +188,20 @@ def open_trials(db: Connection) -> list[Trial]:
     return [entry for entry in found if entry.state not in TERMINAL]
 
 
-def update(db: Connection, id_: int, changes: Mapping[str, Any]) -> Experiment:
-    """Change name, description, notes or labels; None leaves a field alone."""
+def update(db: Connection, id_: int, changes: Changes) -> Experiment:
+    """Change name, description, notes or labels."""
     get(db, id_)
-    for key in ("name", "description", "notes", "labels"):
-        value = changes.get(key)
-        if value is not None:
-            stored = json.dumps(value) if key == "labels" else str(value)
+    for key, value in given(changes).items():
+        if key in ("name", "description", "notes", "labels"):
+            stored = json.dumps(value) if key == "labels" else value
             db.execute(f"UPDATE experiment SET {key} = ? WHERE id = ?", (stored, id_))
     return get(db, id_)
 
 
-def set_resources(db: Connection, id_: int, wanted: Mapping[str, Any]) -> None:
-    """Change how an experiment is scheduled from now on; keys as the API spells them."""
+def set_resources(db: Connection, id_: int, changes: ResourceChanges) -> None:
+    """Change how an experiment is scheduled from now on."""
     content = get(db, id_).config
-    for key, name in (("max_slots", "maxSlots"), ("weight", "weight"), ("priority", "priority")):
-        if wanted.get(name) is not None:
-            content["resources"][key] = wanted[name]
+    content["resources"].update(given(changes))
     check_scheduling(content["resources"])
     db.execute("UPDATE experiment SET config = ? WHERE id = ?", (json.dumps(content), id_))
 

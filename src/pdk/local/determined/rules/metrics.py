@@ -12,12 +12,35 @@ from typing import Any
 from pdk.errors import UserError, WrongState
 from pdk.local.determined.rules import search, searchers
 from pdk.local.determined.rules.experiments import Experiment, Trial, get, trial
+from pdk.local.determined.rules.forms import Form, Number
 
 Connection = sqlite3.Connection
 VALIDATION = "validation"  # the group of metrics that searchers look at
 
 
-def add(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics: Mapping[str, Any]) -> None:
+class Values(Form, frozen=True):
+    """Metrics by name, and those of each batch where a trial sends them."""
+
+    avg_metrics: dict[str, Any] = {}
+    batch_metrics: Any = None
+
+
+class TrialMetrics(Form, frozen=True):
+    """What a run of a trial measured after so many steps; run 0 is not checked."""
+
+    trial_run_id: Number = 0
+    steps_completed: Number = 0
+    metrics: Values = Values()
+
+
+class Reported(Form, frozen=True):
+    """A report of metrics in a group."""
+
+    metrics: TrialMetrics
+    group: str = "training"
+
+
+def add(db: Connection, trial_id: int, group: str, given: TrialMetrics) -> None:
     """Record metrics. Several reports for the same steps add up; one that was repeated (a retry) is no news to the searcher.
 
     A trial that resumes reports again what came after its checkpoint: that replaces what an earlier run had reported.
@@ -26,10 +49,10 @@ def add(db: Connection, trial_id: int, run: int, group: str, steps: int, metrics
         WrongState: it is another run's, which has ended.
         UserError: a metric of these steps was reported already, with another value.
     """
-    found = trial(db, trial_id)
+    found, run, steps = trial(db, trial_id), given.trial_run_id, given.steps_completed
     if run and run != found.run:
         raise WrongState(f"invalid run id {run}: trial {trial_id} is in its run {found.run}")
-    values, batch = metrics.get("avgMetrics") or {}, metrics.get("batchMetrics")
+    values, batch = given.metrics.avg_metrics, given.metrics.batch_metrics
     old = db.execute("SELECT run, metrics FROM metric WHERE trial = ? AND grp = ? AND steps = ?", (trial_id, group, steps)).fetchone()
     if old and old["run"] == run:
         before = json.loads(old["metrics"])

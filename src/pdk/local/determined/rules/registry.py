@@ -14,6 +14,7 @@ from uuid import UUID
 from pdk.errors import Conflict, NotFound, UserError, WrongState
 from pdk.kit.db import one
 from pdk.local.determined.rules import experiments, searchers, workspaces
+from pdk.local.determined.rules.forms import Form, Number, given
 
 Connection = sqlite3.Connection
 
@@ -30,6 +31,62 @@ class Checkpoint:
     metadata: Mapping[str, Any]
     resources: Mapping[str, Any]
     reported: float
+
+
+class CheckpointReport(Form, frozen=True):
+    """A checkpoint as a trial's program reports it; `resources` are its files, path → bytes."""
+
+    uuid: UUID
+    task_id: str
+    allocation_id: str = ""
+    state: str = "STATE_COMPLETED"
+    metadata: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
+    report_time: datetime | None = None
+
+
+class NewModel(Form, frozen=True):
+    """A model to be made."""
+
+    name: str = ""
+    description: str = ""
+    notes: str = ""
+    labels: list[str] = []
+    metadata: dict[str, Any] = {}
+    workspace_name: str = ""
+
+
+class ModelChanges(Form, frozen=True):
+    """What is to be different of a model; None leaves a field alone."""
+
+    name: str | None = None
+    description: str | None = None
+    notes: str | None = None
+    labels: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+    workspace_name: str = ""
+    workspace_id: Number = 0
+
+
+class NewVersion(Form, frozen=True):
+    """A version to be made: a checkpoint, and what is said of it."""
+
+    checkpoint_uuid: str = ""
+    name: str = ""
+    comment: str = ""
+    notes: str = ""
+    labels: list[str] = []
+    metadata: dict[str, Any] = {}
+
+
+class VersionChanges(Form, frozen=True):
+    """What is to be different of a version; None leaves a field alone."""
+
+    name: str | None = None
+    comment: str | None = None
+    notes: str | None = None
+    labels: list[str] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,26 +141,24 @@ def _version(row: sqlite3.Row) -> Version:
     )  # fmt: skip
 
 
-def add_checkpoint(db: Connection, report: Mapping[str, Any]) -> None:
+def add_checkpoint(db: Connection, report: CheckpointReport) -> None:
     """Record a checkpoint as a trial reports it; a repeated report changes nothing.
 
     Raises:
-        UserError: its name is no UUID.
+        NotFound: there is no such task.
+        UserError: its metadata count steps that are not a number.
     """
-    try:
-        name = str(UUID(str(report.get("uuid"))))  # it becomes the name of a folder
-    except ValueError as error:
-        raise UserError(f"uuid: {report.get('uuid')!r} is no UUID") from error
-    trial = experiments.trial_of_task(db, report["taskId"])
-    metadata = report.get("metadata") or {}
-    reported = report.get("reportTime")
-    when = datetime.fromisoformat(reported).timestamp() if reported else time.time()
+    trial = experiments.trial_of_task(db, report.task_id)
+    steps = report.metadata.get("steps_completed") or 0
+    if not isinstance(steps, int):
+        raise UserError(f"metadata.steps_completed: a whole number is expected, not {steps!r}")
+    when = report.report_time.timestamp() if report.report_time else time.time()
     db.execute(
         "INSERT INTO checkpoint (uuid, trial, allocation, state, steps, metadata, resources, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (uuid) DO NOTHING",
         (
-            name, trial.id, report.get("allocationId") or "", str(report.get("state", "STATE_COMPLETED")),
-            int(metadata.get("steps_completed") or 0), json.dumps(metadata), json.dumps(report.get("resources") or {}), when,
+            str(report.uuid), trial.id, report.allocation_id, report.state, steps, json.dumps(report.metadata),
+            json.dumps(report.resources), when,
         ),
     )  # fmt: skip
 
@@ -184,26 +239,24 @@ def _check_model_name(name: str) -> None:
         raise UserError(f"model name {name!r}: a name without '/' that is not a number is required")
 
 
-def create_model(db: Connection, body: Mapping[str, Any]) -> Model:
+def create_model(db: Connection, wanted: NewModel) -> Model:
     """Make a model.
 
     Raises:
         Conflict: the name is taken.
         UserError: no name, or one with a slash (clients put it into a path).
     """
-    name = str(body.get("name") or "")
-    _check_model_name(name)
-    workspace = workspaces.by_name(db, body["workspaceName"]).id if body.get("workspaceName") else workspaces.FIRST
-    _check_untaken(db, name)
+    _check_model_name(wanted.name)
+    workspace = workspaces.by_name(db, wanted.workspace_name).id if wanted.workspace_name else workspaces.FIRST
+    _check_untaken(db, wanted.name)
     now = time.time()
     db.execute(
         "INSERT INTO model (workspace, name, description, notes, labels, metadata, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            workspace, name, body.get("description") or "", body.get("notes") or "", json.dumps(body.get("labels") or []),
-            json.dumps(body.get("metadata") or {}), now, now,
+            workspace, wanted.name, wanted.description, wanted.notes, json.dumps(wanted.labels), json.dumps(wanted.metadata), now, now,
         ),
     )  # fmt: skip
-    return model(db, name)
+    return model(db, wanted.name)
 
 
 def model(db: Connection, name_or_id: str) -> Model:
@@ -213,7 +266,7 @@ def model(db: Connection, name_or_id: str) -> Model:
         NotFound: neither.
     """
     sql = "SELECT * FROM model WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC"
-    values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() else 0)
+    values = (name_or_id, int(name_or_id) if name_or_id.isdecimal() and len(name_or_id) < 19 else 0)
     return _model(one(db, sql, values, f"model {name_or_id!r} not found"))
 
 
@@ -246,8 +299,8 @@ def archive_model(db: Connection, pk: int, *, wanted: bool) -> None:
     db.execute("UPDATE model SET archived = ? WHERE id = ?", (wanted, pk))
 
 
-def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
-    """Set the fields of a model that `body` carries.
+def change_model(db: Connection, pk: int, changes: ModelChanges) -> None:
+    """Change a model.
 
     Raises:
         Conflict: the name is taken.
@@ -256,14 +309,14 @@ def change_model(db: Connection, pk: int, body: Mapping[str, Any]) -> None:
     found = model_by_id(db, pk)
     if found.archived:
         raise WrongState(f"model {found.name!r} is archived; unarchive it first")
-    if body.get("name") is not None and body["name"] != found.name:
-        _check_model_name(str(body["name"]))
-        _check_untaken(db, str(body["name"]))
-    change(db, "model", pk, body, ("name", "description", "notes"))
-    if body.get("workspaceName"):
-        move_model(db, pk, workspaces.by_name(db, body["workspaceName"]).id)
-    elif body.get("workspaceId"):
-        move_model(db, pk, int(body["workspaceId"]))
+    if changes.name is not None and changes.name != found.name:
+        _check_model_name(changes.name)
+        _check_untaken(db, changes.name)
+    _set(db, "model", pk, changes)
+    if changes.workspace_name:
+        move_model(db, pk, workspaces.by_name(db, changes.workspace_name).id)
+    elif changes.workspace_id:
+        move_model(db, pk, changes.workspace_id)
 
 
 def _check_untaken(db: Connection, name: str) -> None:
@@ -271,15 +324,17 @@ def _check_untaken(db: Connection, name: str) -> None:
         raise Conflict(f"a model with name {name!r} already exists; get it, or choose another name")
 
 
-def change(db: Connection, table: str, pk: int, body: Mapping[str, Any], text: tuple[str, ...]) -> None:
-    """Set the fields of a model or version that `body` carries."""
-    assert table in ("model", "version"), table
-    for key in text:
-        if body.get(key) is not None:
-            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (str(body[key]), pk))
-    for key in ("labels", "metadata"):
-        if body.get(key) is not None:
-            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (json.dumps(body[key]), pk))
+def change_version(db: Connection, pk: int, changes: VersionChanges) -> None:
+    """Change a version."""
+    _set(db, "version", pk, changes)
+
+
+def _set(db: Connection, table: str, pk: int, changes: ModelChanges | VersionChanges) -> None:
+    for key, value in given(changes).items():
+        if key in ("labels", "metadata"):
+            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (json.dumps(value), pk))
+        elif not key.startswith("workspace"):
+            db.execute(f"UPDATE {table} SET {key} = ? WHERE id = ?", (value, pk))
     db.execute(f"UPDATE {table} SET updated = ? WHERE id = ?", (time.time(), pk))
 
 
@@ -292,27 +347,26 @@ def move_model(db: Connection, pk: int, workspace: int) -> None:
     db.execute("UPDATE model SET workspace = ? WHERE id = ?", (workspaces.workspace(db, workspace).id, pk))
 
 
-def add_version(db: Connection, model_name: str, body: Mapping[str, Any]) -> Version:
+def add_version(db: Connection, model_name: str, wanted: NewVersion) -> Version:
     """Register a checkpoint as the model's next version.
 
     Raises:
         Conflict: a version of that name exists already (so that a repeated call cannot make a second one).
     """
     owner = model(db, model_name)
-    source = checkpoint(db, str(body.get("checkpointUuid") or ""))
+    source = checkpoint(db, wanted.checkpoint_uuid)
     if source.state != "STATE_COMPLETED":
         raise WrongState(f"checkpoint {source.uuid} is {source.state}; only completed checkpoints can be registered")
-    name = body.get("name") or ""
-    if name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner.id, name)).fetchone():
-        raise Conflict(f"model {owner.name!r} has a version named {name!r} already")
+    if wanted.name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner.id, wanted.name)).fetchone():
+        raise Conflict(f"model {owner.name!r} has a version named {wanted.name!r} already")
     number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM version WHERE model = ?", (owner.id,)).fetchone()[0]
     now = time.time()
     db.execute(
         "INSERT INTO version (model, number, checkpoint, name, comment, notes, labels, metadata, created, updated) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            owner.id, number, source.uuid, name, body.get("comment") or "", body.get("notes") or "",
-            json.dumps(body.get("labels") or []), json.dumps(body.get("metadata") or {}), now, now,
+            owner.id, number, source.uuid, wanted.name, wanted.comment, wanted.notes, json.dumps(wanted.labels),
+            json.dumps(wanted.metadata), now, now,
         ),
     )  # fmt: skip
     db.execute("UPDATE model SET updated = ? WHERE id = ?", (now, owner.id))

@@ -15,6 +15,7 @@ from typing import Any
 from pdk.errors import UserError
 from pdk.local.determined.rules import searchers
 from pdk.local.determined.rules.fields import WHOLE, Field, check, complete
+from pdk.local.determined.rules.forms import Form, Number, given
 
 Connection = sqlite3.Connection
 FIELDS = {
@@ -23,6 +24,14 @@ FIELDS = {
     "save_trial_latest": Field(WHOLE, 1, low=0),
 }
 DELETED, PARTIALLY_DELETED = "STATE_DELETED", "STATE_PARTIALLY_DELETED"
+
+
+class Policy(Form, frozen=True):
+    """How many checkpoints of each kind are to be kept; None leaves a number alone."""
+
+    save_experiment_best: Number | None = None
+    save_trial_best: Number | None = None
+    save_trial_latest: Number | None = None
 
 
 def policy(storage: Mapping[str, Any]) -> dict[str, int]:
@@ -111,12 +120,10 @@ def reduce(db: Connection, left: Mapping[str, Mapping[str, int]]) -> None:
         db.execute(sql, (state, not resources, json.dumps(resources), uuid))
 
 
-def change(db: Connection, experiment: int, wanted: Mapping[str, Any]) -> None:
-    """Another policy for an experiment, applied at once; keys as the API spells them."""
+def change(db: Connection, experiment: int, wanted: Policy) -> None:
+    """Give an experiment another policy, which is applied at once."""
     content = _config(db, experiment)
-    names = {"save_experiment_best": "saveExperimentBest", "save_trial_best": "saveTrialBest", "save_trial_latest": "saveTrialLatest"}
-    given = {key: wanted[name] for key, name in names.items() if wanted.get(name) is not None}
-    content["checkpoint_storage"].update(policy({**content["checkpoint_storage"], **given}))
+    content["checkpoint_storage"].update(policy({**content["checkpoint_storage"], **given(wanted)}))
     db.execute("UPDATE experiment SET config = ? WHERE id = ?", (json.dumps(content), experiment))
     apply(db, experiment)
 

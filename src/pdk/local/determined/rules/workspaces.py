@@ -9,6 +9,7 @@ from typing import Any
 
 from pdk.errors import Conflict, UserError, WrongState
 from pdk.kit.db import one
+from pdk.local.determined.rules.forms import Form
 
 Connection = sqlite3.Connection
 FIRST = 1  # the number of the workspace, and of the project in it, that always exist
@@ -32,6 +33,13 @@ class Project:
     name: str
     description: str
     archived: bool
+
+
+class Naming(Form, frozen=True):
+    """What a workspace or project is to be called; None leaves a field alone. Workspaces have no description."""
+
+    name: str | None = None
+    description: str | None = None
 
 
 def _workspace(row: sqlite3.Row) -> Workspace:
@@ -138,24 +146,24 @@ def _check_project_name(db: Connection, workspace_id: int, name: str) -> None:
         raise Conflict(f"project {name!r} already exists in that workspace")
 
 
-def change(db: Connection, id_: int, given: Mapping[str, Any]) -> Workspace:
+def change(db: Connection, id_: int, wanted: Naming) -> Workspace:
     """Rename a workspace."""
     _check_mutable("workspace", workspace(db, id_))
-    if given.get("name") is not None and given["name"] != workspace(db, id_).name:
-        _check_name(db, str(given["name"]))
-        db.execute("UPDATE workspace SET name = ? WHERE id = ?", (str(given["name"]), id_))
+    if wanted.name is not None and wanted.name != workspace(db, id_).name:
+        _check_name(db, wanted.name)
+        db.execute("UPDATE workspace SET name = ? WHERE id = ?", (wanted.name, id_))
     return workspace(db, id_)
 
 
-def change_project(db: Connection, id_: int, given: Mapping[str, Any]) -> Project:
+def change_project(db: Connection, id_: int, wanted: Naming) -> Project:
     """Set a project's name or description."""
     found = project(db, id_)
     _check_mutable("project", found)
-    if given.get("name") is not None and given["name"] != found.name:
-        _check_project_name(db, found.workspace, str(given["name"]))
-        db.execute("UPDATE project SET name = ? WHERE id = ?", (str(given["name"]), id_))
-    if given.get("description") is not None:
-        db.execute("UPDATE project SET description = ? WHERE id = ?", (str(given["description"]), id_))
+    if wanted.name is not None and wanted.name != found.name:
+        _check_project_name(db, found.workspace, wanted.name)
+        db.execute("UPDATE project SET name = ? WHERE id = ?", (wanted.name, id_))
+    if wanted.description is not None:
+        db.execute("UPDATE project SET description = ? WHERE id = ?", (wanted.description, id_))
     return project(db, id_)
 
 

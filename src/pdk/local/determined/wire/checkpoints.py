@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -17,8 +18,29 @@ from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
 from pdk.local.determined.rules import experiments, registry, retention
-from pdk.local.determined.wire.http import Driven, body, number
-from pdk.local.determined.wire.messages import Json, page
+from pdk.local.determined.rules.forms import Form
+from pdk.local.determined.wire.http import Driven, read
+from pdk.local.determined.wire.messages import Json
+from pdk.local.determined.wire.queries import number, page
+
+
+class Chosen(Form, frozen=True):
+    """Checkpoints, and which of their files; none stand for all."""
+
+    checkpoint_uuids: list[str] = []
+    checkpoint_globs: list[str] = []
+
+
+class Noted(Form, frozen=True):
+    """What a user notes of a checkpoint."""
+
+    metadata: dict[str, Any]
+
+
+class Changed(Form, frozen=True):
+    """A checkpoint as it is to be."""
+
+    checkpoint: Noted
 
 
 class Checkpoints(Driven):
@@ -61,14 +83,14 @@ class Checkpoints(Driven):
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
 
     async def delete_checkpoints(self, request: Request) -> Json:
-        uuids = self._known((await body(request)).get("checkpointUuids") or ())
+        uuids = self._known((await read(request, Chosen)).checkpoint_uuids)
         await self.db.write(partial(retention.delete, uuids=uuids))
         await self.driver.sweeper.sweep()
         return {}
 
     async def remove_files(self, request: Request) -> Json:
-        given = await body(request)
-        uuids, globs = self._known(given.get("checkpointUuids") or ()), [str(glob) for glob in given.get("checkpointGlobs") or ()]
+        chosen = await read(request, Chosen)
+        uuids, globs = self._known(chosen.checkpoint_uuids), chosen.checkpoint_globs
         for glob in globs:
             if not glob:
                 raise UserError("cannot have empty string glob")
@@ -80,15 +102,15 @@ class Checkpoints(Driven):
         return {}
 
     def _known(self, uuids: Sequence[str]) -> list[str]:
-        return [registry.checkpoint(self.db.reader, str(uuid)).uuid for uuid in uuids]
+        return [registry.checkpoint(self.db.reader, uuid).uuid for uuid in uuids]
 
     async def get_checkpoint(self, request: Request) -> Json:
         return {"checkpoint": self.messages.checkpoint(registry.checkpoint(self.db.reader, request.path_params["uuid"]))}
 
     async def checkpoint_metadata(self, request: Request) -> Json:
         uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"]).uuid
-        metadata = (await body(request))["checkpoint"]["metadata"]
-        await self.db.write(partial(registry.set_checkpoint_metadata, uuid=uuid, metadata=metadata))
+        changed = (await read(request, Changed)).checkpoint
+        await self.db.write(partial(registry.set_checkpoint_metadata, uuid=uuid, metadata=changed.metadata))
         return await self.get_checkpoint(request)
 
     async def download_checkpoint(self, request: Request) -> Response:

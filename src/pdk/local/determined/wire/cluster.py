@@ -13,9 +13,26 @@ from pdk.errors import AuthError, NotSupported
 from pdk.kit import peers
 from pdk.kit.db import Database
 from pdk.local.determined.rules import experiments, sessions, storage, workspaces
+from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.runtime.driver import Driver
-from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, body
-from pdk.local.determined.wire.messages import USER, VERSION, Json, page, stamp
+from pdk.local.determined.wire.http import SESSION_S, Driven, Frame, bearer, read
+from pdk.local.determined.wire.messages import USER, VERSION, Json, stamp
+from pdk.local.determined.wire.queries import page
+
+
+class Login(Form, frozen=True):
+    """Who wants a session."""
+
+    username: str = ""
+    password: str = ""
+    is_hashed: bool = False
+
+
+class Shown(Form, frozen=True):
+    """What a TensorBoard is to show."""
+
+    experiment_ids: list[Number] = []
+    trial_ids: list[Number] = []
 
 
 class Cluster(Driven):
@@ -61,11 +78,10 @@ class Cluster(Driven):
         return {"config": {"checkpoint_storage": kept, "resource_pools": [{"pool_name": "default"}]}}
 
     async def login(self, request: Request) -> Any:
-        given = await body(request)
-        password = str(given.get("password") or "")
-        blank = self.blank_login and not password and peers.of_scope(request.scope)
-        known = given.get("username") in (USER["username"], "admin")
-        if not known or not (blank or self.frame.tokens.right_password(password, hashed=bool(given.get("isHashed")))):
+        given = await read(request, Login)
+        blank = self.blank_login and not given.password and peers.of_scope(request.scope)
+        known = given.username in (USER["username"], "admin")
+        if not known or not (blank or self.frame.tokens.right_password(given.password, hashed=given.is_hashed)):
             raise AuthError("invalid credentials; `pdk env` prints user and password")
         return {"token": self.frame.tokens.user(), "user": USER}
 
@@ -132,9 +148,8 @@ class Cluster(Driven):
         return {"allocationIdToSummary": {}}
 
     async def tensorboard(self, request: Request) -> Json:
-        given = await body(request)
-        wanted = [int(id_) for id_ in given.get("experimentIds") or ()]
-        wanted += [experiments.trial(self.db.reader, int(id_)).experiment for id_ in given.get("trialIds") or ()]
+        shown = await read(request, Shown)
+        wanted = [*shown.experiment_ids, *(experiments.trial(self.db.reader, id_).experiment for id_ in shown.trial_ids)]
         found = [experiments.get(self.db.reader, id_) for id_ in wanted]
         places = {entry.id: storage.events(entry.config, self.cluster, entry.id) for entry in found}
         option = "--logdir" if len(places) < 2 else "--logdir_spec"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 import mimetypes
 import tarfile
@@ -17,14 +16,57 @@ from starlette.routing import Route
 from pdk.errors import NotFound, UserError
 from pdk.kit.db import Connection
 from pdk.local.determined.rules import config, continuation, experiments, registry, retention, templates, workspaces
-from pdk.local.determined.wire.http import Driven, body, number
-from pdk.local.determined.wire.messages import Json, Messages, numbered, page, stamp
+from pdk.local.determined.rules.forms import Form, Number
+from pdk.local.determined.wire.http import Driven, read
+from pdk.local.determined.wire.messages import Json, Messages, stamp
+from pdk.local.determined.wire.queries import number, numbered, page, whole
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it
 
 
-def archive_of(entries: Sequence[Json]) -> bytes:
+class ContextFile(Form, frozen=True):
+    """A file or folder of a context; `content` in base64, times in unix seconds."""
+
+    path: str
+    type: Number = REGULAR
+    content: str = ""
+    mode: Number = 0o644
+    mtime: Number = 0
+
+
+class NewExperiment(Form, frozen=True):
+    """An experiment to be made, its config in YAML; where no context comes with it, the parent's counts."""
+
+    config: str = ""
+    template: str = ""
+    model_definition: list[ContextFile] = []
+    parent_id: Number = 0
+    project_id: Number = 0
+    activate: bool = True
+    validate_only: bool = False
+
+
+class Continued(Form, frozen=True):
+    """An experiment that is to go on, with settings in YAML that are to be different."""
+
+    id: Number = 0
+    override_config: str = "{}"
+
+
+class Moved(Form, frozen=True):
+    """Where an experiment is to be moved."""
+
+    destination_project_id: Number = 0
+
+
+class Wanted(Form, frozen=True):
+    """A file of a context."""
+
+    path: str = ""
+
+
+def archive_of(entries: Sequence[ContextFile]) -> bytes:
     """A context as .tar.gz from the files that a client sends.
 
     Raises:
@@ -33,22 +75,22 @@ def archive_of(entries: Sequence[Json]) -> bytes:
     buffer, total = io.BytesIO(), 0
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for entry in entries:
-            path = str(entry["path"])
+            path = entry.path
             if path.startswith("/") or ".." in path.split("/") or "\0" in path:
                 raise UserError(f"the context holds the path {path!r}, which leaves it; send paths relative to the model's folder")
             member = tarfile.TarInfo(path)
-            member.mode, member.mtime = int(entry.get("mode") or 0o644) & 0o7777, int(entry.get("mtime") or 0)
+            member.mode, member.mtime = entry.mode & 0o7777 or 0o644, entry.mtime
             try:
-                content = base64.b64decode(entry.get("content") or "", validate=True)
-            except binascii.Error as error:
+                content = base64.b64decode(entry.content, validate=True)
+            except ValueError as error:
                 raise UserError(f"the content of {path!r} is not base64: {error}") from error
             total += len(content)
             if total > CONTEXT_LIMIT:
                 raise UserError(f"the context is larger than {CONTEXT_LIMIT >> 20} MiB; leave files out with a .detignore file")
-            if entry.get("type") == DIRECTORY:
+            if entry.type == DIRECTORY:
                 member.type, member.mode = tarfile.DIRTYPE, 0o755
                 archive.addfile(member)
-            elif entry.get("type") in (REGULAR, 0, None):
+            elif entry.type in (REGULAR, 0):
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
             else:
@@ -98,26 +140,24 @@ class Experiments(Driven):
         ]
 
     async def create_experiment(self, request: Request) -> Json:
-        given = await body(request)
-        template = templates.get(self.db.reader, given["template"]).config if given.get("template") else {}
-        parsed = config.parse(str(given.get("config") or ""), self.driver.checkpoints, len(self.driver.slots), template)
-        parent = int(given.get("parentId") or 0) or None
+        wanted = await read(request, NewExperiment)
+        template = templates.get(self.db.reader, wanted.template).config if wanted.template else {}
+        parsed = config.parse(wanted.config, self.driver.checkpoints, len(self.driver.slots), template)
+        parent = wanted.parent_id or None
         if parent:
             experiments.get(self.db.reader, parent)
-        if given.get("modelDefinition"):
-            archive = await asyncio.to_thread(archive_of, given["modelDefinition"])
+        if wanted.model_definition:
+            archive = await asyncio.to_thread(archive_of, wanted.model_definition)
         elif parent:
             archive = experiments.context(self.db.reader, parent)
         else:
             archive = archive_of([])
 
         def work(db: Connection) -> experiments.Experiment:
-            project = workspaces.project_for(db, parsed.content, int(given.get("projectId") or 0) or None)
+            project = workspaces.project_for(db, parsed.content, wanted.project_id or None)
             registry.choose_source(db, parsed.content["searcher"])
-            found = experiments.create(
-                db, parsed, str(given["config"]), archive, project, activate=bool(given.get("activate", True)), parent=parent
-            )
-            if given.get("validateOnly"):
+            found = experiments.create(db, parsed, wanted.config, archive, project, activate=wanted.activate, parent=parent)
+            if wanted.validate_only:
                 raise _OnlyValidated(Messages(db).experiment(found))
             return found
 
@@ -129,7 +169,7 @@ class Experiments(Driven):
 
     async def list_experiments(self, request: Request) -> Json:
         query = request.query_params
-        labels, states = set(query.getlist("labels")), set(query.getlist("states"))
+        labels, states, project = set(query.getlist("labels")), set(query.getlist("states")), whole(query, "projectId")
         found = [
             entry
             for entry in experiments.listing(self.db.reader)
@@ -137,7 +177,7 @@ class Experiments(Driven):
             and (not states or f"STATE_{entry.state}" in states)
             and (query.get("archived") is None or entry.archived == (query["archived"] == "true"))
             and (not query.get("name") or query["name"] in entry.name)
-            and (not query.get("projectId") or int(query["projectId"]) == entry.project)
+            and (not project or project == entry.project)
             and numbered(entry.id, query, "experimentIdFilter")
         ]
         if query.get("orderBy") != "ORDER_BY_DESC" and query.get("sortBy"):
@@ -149,13 +189,13 @@ class Experiments(Driven):
         return {"experiment": message, "config": message["config"]}
 
     async def patch_experiment(self, request: Request) -> Json:
-        changes, id_ = await body(request), number(request)
+        changes, id_ = await read(request, experiments.Changes), number(request)
 
         def work(db: Connection) -> experiments.Experiment:
-            if changes.get("resources"):
-                experiments.set_resources(db, id_, changes["resources"])
-            if changes.get("checkpointStorage"):
-                retention.change(db, id_, changes["checkpointStorage"])
+            if changes.resources:
+                experiments.set_resources(db, id_, changes.resources)
+            if changes.checkpoint_storage:
+                retention.change(db, id_, changes.checkpoint_storage)
             return experiments.update(db, id_, changes)
 
         found = await self.db.write(work)
@@ -170,7 +210,7 @@ class Experiments(Driven):
 
         def work(db: Connection) -> list[str]:
             others = [entry for entry in experiments.get(db, id_).labels if entry != label]
-            return experiments.update(db, id_, {"labels": [*others, label] if wanted else others}).labels
+            return experiments.update(db, id_, experiments.Changes(labels=[*others, label] if wanted else others)).labels
 
         return {"labels": await self.db.write(work)}
 
@@ -187,8 +227,8 @@ class Experiments(Driven):
         if verb in states:
             await self.db.write(partial(experiments.ask, id_=id_, wanted=states[verb]))
         elif verb == "move":
-            project = int((await body(request)).get("destinationProjectId") or 0)
-            await self.db.write(partial(experiments.move, id_=id_, project=project))
+            target = await read(request, Moved)
+            await self.db.write(partial(experiments.move, id_=id_, project=target.destination_project_id))
         elif verb in ("archive", "unarchive"):
             await self.db.write(partial(experiments.archive, id_=id_, wanted=verb == "archive"))
         else:
@@ -196,17 +236,17 @@ class Experiments(Driven):
         return {}
 
     async def go_on(self, request: Request) -> Json:
-        given = await body(request)
-        override, id_ = config.read(given.get("overrideConfig") or "{}"), int(given.get("id") or 0)
+        wanted = await read(request, Continued)
+        override = config.read(wanted.override_config or "{}")
         complete = partial(config.fill, own=self.driver.checkpoints, slots=len(self.driver.slots))
-        found = await self.db.write(partial(continuation.go_on, id_=id_, override=override, fill=complete))
+        found = await self.db.write(partial(continuation.go_on, id_=wanted.id, override=override, fill=complete))
         return {"experiment": self.messages.experiment(found), "warnings": []}
 
     async def file_tree(self, request: Request) -> Json:
         return {"files": tree_of(experiments.context(self.db.reader, number(request)))}
 
     async def file(self, request: Request) -> Json:
-        archive, path = experiments.context(self.db.reader, number(request)), str((await body(request)).get("path") or "")
+        archive, path = experiments.context(self.db.reader, number(request)), (await read(request, Wanted)).path
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as context:
             member = next((entry for entry in context.getmembers() if entry.name == path and entry.isfile()), None)
             if member is None or (file := context.extractfile(member)) is None:

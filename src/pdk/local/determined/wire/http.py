@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pdk.documents import Unreadable, read_json
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
 from pdk.kit.db import Database
 from pdk.kit.web import TooLarge, read_body
 from pdk.local.determined.rules import experiments
+from pdk.local.determined.rules.forms import Form
 from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.messages import Json, Messages
 
@@ -36,6 +38,7 @@ CODES: tuple[tuple[type[PdkError], int, int, str], ...] = (  # error, HTTP statu
     (AuthError, 401, 16, "Unauthenticated"),
 )
 Handler = Callable[[Request], Awaitable[Any]]
+F = TypeVar("F", bound=Form)
 
 
 def error_body(status: int, message: str, code: int = 2, reason: str = "") -> object:
@@ -93,11 +96,10 @@ class Frame:
             except PdkError as error:
                 status, code, reason = next(((s, c, r) for kind, s, c, r in CODES if isinstance(error, kind)), (500, 13, "Internal"))
                 return JSONResponse(error_body(status, str(error), code, reason), status)
-            except (ValueError, KeyError, TypeError) as error:
-                if not isinstance(error, ValueError):
-                    log.exception("%s %s", request.method, request.url.path)
-                what = f"the request could not be read: {type(error).__name__}: {error}"
-                return JSONResponse(error_body(400, what, 3, "InvalidArgument"), 400)
+            except Exception as error:
+                log.exception("%s %s", request.method, request.url.path)
+                what = f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
+                return JSONResponse(error_body(500, what, 13, "Internal"), 500)
             return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, answer, methods=[method])
@@ -138,10 +140,6 @@ class Handlers:
         self.messages = Messages(db.reader)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f'{name} is no JSON; send the text "{name}"')
-
-
 class Driven(Handlers):
     """The same, for calls that also look at what runs."""
 
@@ -163,21 +161,30 @@ async def body(request: Request) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        content = json.loads(raw, parse_constant=_no_constant)
-    except ValueError as error:
-        raise UserError(f"the request's body is not JSON: {error}") from error
+        content = read_json(raw)
+    except Unreadable as error:
+        raise UserError(f"the request's body cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"the request's body is a {type(content).__name__}; an object is expected")
     return content
 
 
-def number(request: Request, name: str = "id") -> int:
-    """A numeric part of the path.
+async def read(request: Request, kind: type[F]) -> F:
+    """Return the request's JSON object as a form.
 
     Raises:
-        UserError: it is not a number.
+        UserError: it does not fit, naming the field.
     """
-    value = request.path_params[name]
-    if not value.isdecimal():
-        raise UserError(f"{name}: {value!r} is not a number")
-    return int(value)
+    return form(await body(request), kind)
+
+
+def form(content: Mapping[str, Any], kind: type[F]) -> F:
+    """Return a JSON object as a form; numbers may be texts, as in the engine's JSON.
+
+    Raises:
+        UserError: it does not fit, naming the field.
+    """
+    try:
+        return msgspec.convert({key: value for key, value in content.items() if value is not None}, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise UserError(f"the request's body does not fit: {error}") from error

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pdk.kit.db import Connection
 from pdk.local.determined.rules import config, experiments, metrics, registry, searchers, summaries, workspaces
 
 Json = dict[str, Any]
-T = TypeVar("T")
 VERSION = "0.38.1"
 USER: Json = {"id": 1, "username": "determined", "admin": True, "active": True}
 
@@ -19,31 +16,6 @@ USER: Json = {"id": 1, "username": "determined", "admin": True, "active": True}
 def stamp(seconds: float) -> str:
     """RFC 3339."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-COMPARED = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
-
-
-def page(items: Sequence[T], query: Any, render: Callable[[T], Any], key: str) -> Json:
-    """One page of a listing: `offset` and `limit` of the query; no limit means all."""
-    offset, limit = max(0, int(query.get("offset") or 0)), int(query.get("limit") or 0)
-    shown = items[offset : offset + limit] if limit > 0 else items[offset:]
-    pagination = {"offset": offset, "limit": limit, "startIndex": offset, "endIndex": offset + len(shown), "total": len(items)}
-    return {key: [render(item) for item in shown], "pagination": pagination}
-
-
-def numbered(number: int, query: Any, key: str) -> bool:
-    """Say whether a number passes the filter ``KEY.lt=…``, ``.lte``, ``.gt``, ``.gte``, ``.incl`` and ``.notIn`` of a query.
-
-    Raises:
-        ValueError: what it is compared with is no number.
-    """
-    given = {name: [int(value) for value in query.getlist(f"{key}.{name}")] for name in (*COMPARED, "incl", "notIn")}
-    return (
-        all(compare(number, bound) for name, compare in COMPARED.items() for bound in given[name])
-        and (not given["incl"] or number in given["incl"])
-        and number not in given["notIn"]
-    )
 
 
 class Messages:

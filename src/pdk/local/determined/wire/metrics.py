@@ -14,6 +14,7 @@ from pdk.errors import UserError
 from pdk.local.determined.rules import experiments, metrics
 from pdk.local.determined.wire.http import Handlers
 from pdk.local.determined.wire.messages import Json, stamp
+from pdk.local.determined.wire.queries import wholes
 
 BATCH = 1000  # reports in a line of the stream
 
@@ -35,7 +36,7 @@ class Metrics(Handlers):
         group = group or query.get("group") or ""
         if not group:
             raise UserError("say which group of metrics: training, validation, or one that the trial reports")
-        trials = [int(number) for number in query.getlist("trialIds")]
+        trials = wholes(query, "trialIds")
         for trial in trials:
             experiments.trial(self.db.reader, trial)
         return StreamingResponse(self._lines(trials, group), media_type="application/json")

@@ -8,8 +8,16 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.local.determined.rules import registry
-from pdk.local.determined.wire.http import Handlers, body, number
-from pdk.local.determined.wire.messages import Json, page
+from pdk.local.determined.rules.forms import Form, Number
+from pdk.local.determined.wire.http import Handlers, read
+from pdk.local.determined.wire.messages import Json
+from pdk.local.determined.wire.queries import number, page
+
+
+class Destination(Form, frozen=True):
+    """Where a model is to be moved."""
+
+    destination_workspace_id: Number = 0
 
 
 class Registry(Handlers):
@@ -38,9 +46,8 @@ class Registry(Handlers):
     # models
 
     async def create_model(self, request: Request) -> Json:
-        given = await body(request)
-        await self.db.write(partial(registry.create_model, body=given))
-        return {"model": self.messages.model(registry.model(self.db.reader, str(given["name"])))}
+        made = await self.db.write(partial(registry.create_model, wanted=await read(request, registry.NewModel)))
+        return {"model": self.messages.model(made)}
 
     async def list_models(self, request: Request) -> Json:
         query = request.query_params
@@ -66,9 +73,8 @@ class Registry(Handlers):
         return {"model": self.messages.model(self._model(request))}
 
     async def patch_model(self, request: Request) -> Json:
-        pk, given = self._model(request).id, await body(request)
-
-        await self.db.write(partial(registry.change_model, pk=pk, body=given))
+        pk, changes = self._model(request).id, await read(request, registry.ModelChanges)
+        await self.db.write(partial(registry.change_model, pk=pk, changes=changes))
         return {"model": self.messages.model(registry.model(self.db.reader, str(pk)))}
 
     async def delete_model(self, request: Request) -> Json:
@@ -80,14 +86,14 @@ class Registry(Handlers):
         return {}
 
     async def move_model(self, request: Request) -> Json:
-        target = int((await body(request)).get("destinationWorkspaceId") or 0)
-        await self.db.write(partial(registry.move_model, pk=self._model(request).id, workspace=target))
+        target = await read(request, Destination)
+        await self.db.write(partial(registry.move_model, pk=self._model(request).id, workspace=target.destination_workspace_id))
         return {}
 
     async def create_version(self, request: Request) -> Json:
-        given = await body(request)
-        row = await self.db.write(partial(registry.add_version, model_name=request.path_params["name"], body=given))
-        return {"modelVersion": self.messages.version(row)}
+        wanted = await read(request, registry.NewVersion)
+        made = await self.db.write(partial(registry.add_version, model_name=request.path_params["name"], wanted=wanted))
+        return {"modelVersion": self.messages.version(made)}
 
     async def list_versions(self, request: Request) -> Json:
         owner = self._model(request)
@@ -102,8 +108,8 @@ class Registry(Handlers):
         return {"modelVersion": self.messages.version(self._version(request))}
 
     async def patch_version(self, request: Request) -> Json:
-        pk, given = self._version(request).id, await body(request)
-        await self.db.write(partial(registry.change, table="version", pk=pk, body=given, text=("name", "comment", "notes")))
+        pk, changes = self._version(request).id, await read(request, registry.VersionChanges)
+        await self.db.write(partial(registry.change_version, pk=pk, changes=changes))
         return await self.get_version(request)
 
     async def delete_version(self, request: Request) -> Json:

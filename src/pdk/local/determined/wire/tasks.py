@@ -9,12 +9,27 @@ from functools import partial
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.errors import NotFound, UserError
+from pdk.errors import NotFound
 from pdk.local.determined.rules import experiments, metrics, registry, search, searchers
-from pdk.local.determined.wire.http import Handlers, body, number
+from pdk.local.determined.rules.forms import Form
+from pdk.local.determined.wire.http import Handlers, body, read
 from pdk.local.determined.wire.messages import Json
+from pdk.local.determined.wire.queries import number, whole
 
+PREEMPTION_S = 60  # seconds that a question for preemption waits where it does not say how long
 PREEMPTING = frozenset({"PAUSED", "STOPPING_CANCELED"})
+
+
+class Progress(Form, frozen=True):
+    """How far a trial is, from 0 to 1."""
+
+    progress: float = 0.0
+
+
+class EarlyExit(Form, frozen=True):
+    """Why a trial's program ends before its time, as the API's enumeration spells it."""
+
+    reason: str = "unknown reason"
 
 
 class Tasks(Handlers):
@@ -61,7 +76,7 @@ class Tasks(Handlers):
             return now.stopped or now.preempted or experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
 
         try:
-            async with asyncio.timeout(float(request.query_params.get("timeout_seconds") or 60)):
+            async with asyncio.timeout(whole(request.query_params, "timeout_seconds") or PREEMPTION_S):
                 async for _ in self.db.changes.watch():
                     if wanted():
                         break
@@ -78,40 +93,25 @@ class Tasks(Handlers):
         return {"trial": self.messages.trial(experiments.trial(self.db.reader, number(request)))}
 
     async def metrics(self, request: Request) -> Json:
-        given = await body(request)
-        report = given.get("metrics")
-        if not isinstance(report, dict) or not isinstance(report.get("metrics") or {}, dict):
-            raise UserError(f"metrics: an object with avgMetrics is expected, not {report!r}")
-        values = report.get("metrics") or {}
-        if not isinstance(values.get("avgMetrics") or {}, dict):
-            raise UserError(f"avgMetrics: an object of metrics by name is expected, not {values['avgMetrics']!r}")
-        await self.db.write(
-            partial(
-                metrics.add,
-                trial_id=number(request),
-                run=_count(report, "trialRunId"),
-                group=str(given.get("group") or "training"),
-                steps=_count(report, "stepsCompleted"),
-                metrics=values,
-            )
-        )
+        given = await read(request, metrics.Reported)
+        await self.db.write(partial(metrics.add, trial_id=number(request), group=given.group, given=given.metrics))
         return {}
 
     async def progress(self, request: Request) -> Json:
         trial = experiments.trial(self.db.reader, number(request))
-        value = float((await body(request)).get("progress") or 0.0)
+        value = (await read(request, Progress)).progress
         await self.db.write(partial(search.set_progress, trial=trial.id, progress=value))
         return {}
 
     async def early_exit(self, request: Request) -> Json:
         trial = experiments.trial(self.db.reader, number(request))
-        reason = str((await body(request)).get("reason") or "unknown reason").removeprefix("EXITED_REASON_").lower()
+        reason = (await read(request, EarlyExit)).reason.removeprefix("EXITED_REASON_").lower()
         reason = searchers.INVALID if reason in ("invalid_hp", "init_invalid_hp") else reason.replace("_", " ")
         await self.db.write(partial(experiments.note_early_exit, trial_id=trial.id, reason=reason))
         return {}
 
     async def checkpoint(self, request: Request) -> Json:
-        await self.db.write(partial(registry.add_checkpoint, report=await body(request)))
+        await self.db.write(partial(registry.add_checkpoint, report=await read(request, registry.CheckpointReport)))
         return {}
 
     async def best(self, request: Request) -> Json:
@@ -119,10 +119,3 @@ class Tasks(Handlers):
         if value is None:
             raise NotFound(f"experiment {number(request)} has no validation metric yet")
         return {"metric": value}
-
-
-def _count(report: Json, key: str) -> int:
-    value = report.get(key) or 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"{key}: a whole number is expected, not {value!r}")
-    return value

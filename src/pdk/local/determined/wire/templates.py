@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.errors import UserError
-from pdk.local.determined.rules import templates
-from pdk.local.determined.wire.http import Handlers, body
-from pdk.local.determined.wire.messages import Json, page
+from pdk.local.determined.rules import templates, workspaces
+from pdk.local.determined.rules.forms import Form, Number
+from pdk.local.determined.wire.http import Handlers, body, read
+from pdk.local.determined.wire.messages import Json
+from pdk.local.determined.wire.queries import page
+
+
+class NewTemplate(Form, frozen=True):
+    """A template to be kept."""
+
+    config: dict[str, Any]
+    workspace_id: Number = 0
 
 
 class Templates(Handlers):
@@ -50,10 +59,8 @@ class Templates(Handlers):
         return await self._write(request, replace=True)
 
     async def _write(self, request: Request, *, replace: bool) -> Json:
-        name, given = request.path_params["name"], await body(request)
-        if not isinstance(given.get("config"), dict):
-            raise UserError(f"template {name!r}: config: a mapping is expected, not {given.get('config')!r}")
-        made = templates.Template(name, given["config"], int(given.get("workspaceId") or 1))
+        name, wanted = request.path_params["name"], await read(request, NewTemplate)
+        made = templates.Template(name, wanted.config, wanted.workspace_id or workspaces.FIRST)
         await self.db.write(partial(templates.put, template=made, replace=replace))
         return self._answer(name)
 

@@ -18,8 +18,9 @@ from starlette.routing import Route
 from pdk.errors import UserError
 from pdk.kit import logs
 from pdk.local.determined.rules import experiments
-from pdk.local.determined.wire.http import Driven, number
-from pdk.local.determined.wire.messages import Json, page, stamp
+from pdk.local.determined.wire.http import Driven
+from pdk.local.determined.wire.messages import Json, stamp
+from pdk.local.determined.wire.queries import number, page, whole
 
 
 class Trials(Driven):
@@ -51,7 +52,7 @@ class Trials(Driven):
     async def trial_logs(self, request: Request) -> Response:
         trial = experiments.trial(self.db.reader, number(request))
         query, files = request.query_params, self.driver.log_files(trial)
-        limit, backwards = int(query.get("limit") or 0), query.get("orderBy") == "ORDER_BY_DESC"
+        limit, backwards = whole(query, "limit"), query.get("orderBy") == "ORDER_BY_DESC"
         wanted, redact = self._chooser(query, trial, files), self.driver.redactor(trial)
         if query.get("follow") == "true" and not backwards:
             return StreamingResponse(self._follow(trial, redact, wanted), media_type="application/json")

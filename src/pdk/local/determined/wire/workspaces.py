@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.local.determined.rules import workspaces
-from pdk.local.determined.wire.http import Handlers, body, number
-from pdk.local.determined.wire.messages import Json, page
+from pdk.local.determined.wire.http import Handlers, read
+from pdk.local.determined.wire.messages import Json
+from pdk.local.determined.wire.queries import number, page
 
 
 class Workspaces(Handlers):
@@ -43,14 +44,14 @@ class Workspaces(Handlers):
         return page(rows, query, self.messages.workspace, "workspaces")
 
     async def create(self, request: Request) -> Json:
-        found = await self.db.write(partial(workspaces.create, name=str((await body(request)).get("name") or "")))
+        found = await self.db.write(partial(workspaces.create, name=(await read(request, workspaces.Naming)).name or ""))
         return {"workspace": self.messages.workspace(found), "namespaceBindings": {}}
 
     async def get(self, request: Request) -> Json:
         return {"workspace": self.messages.workspace(workspaces.workspace(self.db.reader, number(request)))}
 
     async def patch(self, request: Request) -> Json:
-        found = await self.db.write(partial(workspaces.change, id_=number(request), given=await body(request)))
+        found = await self.db.write(partial(workspaces.change, id_=number(request), wanted=await read(request, workspaces.Naming)))
         return {"workspace": self.messages.workspace(found), "namespaceBindings": {}}
 
     async def list_projects(self, request: Request) -> Json:
@@ -59,8 +60,8 @@ class Workspaces(Handlers):
         return page(rows, request.query_params, self.messages.project, "projects")
 
     async def create_project(self, request: Request) -> Json:
-        given = await body(request)
-        name, description = str(given.get("name") or ""), str(given.get("description") or "")
+        wanted = await read(request, workspaces.Naming)
+        name, description = wanted.name or "", wanted.description or ""
         work = partial(workspaces.create_project, workspace_id=number(request), name=name, description=description)
         return {"project": self.messages.project(await self.db.write(work))}
 
@@ -68,7 +69,7 @@ class Workspaces(Handlers):
         return {"project": self.messages.project(workspaces.project(self.db.reader, number(request)))}
 
     async def patch_project(self, request: Request) -> Json:
-        found = await self.db.write(partial(workspaces.change_project, id_=number(request), given=await body(request)))
+        found = await self.db.write(partial(workspaces.change_project, id_=number(request), wanted=await read(request, workspaces.Naming)))
         return {"project": self.messages.project(found)}
 
     async def archive(self, request: Request, table: str, verb: str) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pdk.errors import PdkError
+from pdk.errors import WireError
 
 Json = dict[str, Any]
 KSERVE = "serving.kserve.io"
@@ -55,7 +55,7 @@ KINDS = (NAMESPACE, CONFIG_MAP, SECRET, SERVICE_ACCOUNT, EVENT, POD, ENDPOINTS, 
 MADE_HERE = (POD, ENDPOINTS)  # what only the server itself makes
 
 
-class ApiError(PdkError):
+class ApiError(WireError):
     """An answer of kind Status."""
 
     def __init__(self, code: int, reason: str, message: str, details: Json | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 import re
 import sqlite3
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pdk.local.kserve.rules import shapes
 from pdk.local.kserve.rules.kinds import (
     EVENT,
     GRAPH,
@@ -73,7 +73,8 @@ def prepare(kind: Kind, namespace: str, body: Any, *, strict: bool = False) -> J
     made: Json = {"apiVersion": kind.api_version, "kind": kind.kind, **copy.deepcopy(body)}
     if made["kind"] != kind.kind or made["apiVersion"] != kind.api_version:
         raise bad_request(f"the object provided is a {made['apiVersion']} {made['kind']}, not a {kind.api_version} {kind.kind}")
-    meta = made.setdefault("metadata", {})
+    shapes.check(kind, made)
+    meta = made["metadata"] = made.get("metadata") or {}
     if kind.namespaced:
         if meta.setdefault("namespace", namespace) != namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
@@ -82,7 +83,7 @@ def prepare(kind: Kind, namespace: str, body: Any, *, strict: bool = False) -> J
     name = meta.get("name") or (f"{meta['generateName']}{uuid.uuid4().hex[:5]}" if meta.get("generateName") else "")
     if not name:
         raise invalid(kind, "", "metadata.name", "Required value: name or generateName is required", "FieldValueRequired")
-    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > 253:
+    if not NAME.fullmatch(name) or len(name) > 253:
         raise invalid(kind, str(name), "metadata.name", f'Invalid value: "{name}": {NAME_RULE}')
     meta["name"] = name
     if kind is SECRET:
@@ -96,13 +97,13 @@ def prepare(kind: Kind, namespace: str, body: Any, *, strict: bool = False) -> J
 
 def _prepare_secret(body: Json) -> None:
     body["type"] = body.get("type") or "Opaque"
-    data = body.setdefault("data", {})
+    data = body["data"] = {key: value or "" for key, value in (body.get("data") or {}).items()}
     for key, value in (body.pop("stringData", None) or {}).items():
-        data[key] = base64.b64encode(str(value).encode()).decode()
+        data[key] = base64.b64encode(value.encode()).decode()
     for value in data.values():
         try:
             base64.b64decode(value, validate=True)
-        except (binascii.Error, TypeError, ValueError) as error:
+        except ValueError as error:
             wrong = next((place for place, letter in enumerate(str(value)) if not BASE64.match(letter)), len(str(value)))
             what = f"illegal base64 data at input byte {wrong}"
             raise bad_request(f'Secret in version "v1" cannot be handled as a Secret: {what}') from error
@@ -148,10 +149,12 @@ def change(
     """
     old = get(db, kind, namespace, name)
     edited = edit(copy.deepcopy(old))
-    if isinstance(edited, dict):
-        edited.setdefault("metadata", {}).setdefault("name", name)
+    if not isinstance(edited, dict):
+        raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): a JSON object is expected")
+    shapes.check(kind, edited)
+    edited["metadata"] = {"name": name, **(edited.get("metadata") or {})}
     if status:
-        new = {**old, "status": edited.get("status", {})}
+        new = {**old, "status": edited.get("status") or {}}
         new["metadata"] = {**old["metadata"], "resourceVersion": edited["metadata"].get("resourceVersion")}
     else:
         new = prepare(kind, namespace, edited, strict=strict)
@@ -178,6 +181,7 @@ def delete(db: Connection, kind: Kind, namespace: str, name: str, options: Json 
     Raises:
         ApiError: 404, or 409 for a precondition that does not hold.
     """
+    shapes.check_options(options or {})
     found = get(db, kind, namespace, name)
     wanted = ((options or {}).get("preconditions") or {}).get("uid")
     if wanted and wanted != found["metadata"]["uid"]:

@@ -25,7 +25,7 @@ def apply(kind: Kind, body: Json, patch: Any, media: str) -> Json:
             raise bad_request("error decoding patch: a list of operations is expected")
         try:
             return dict(jsonpatch.JsonPatch(patch).apply(copy.deepcopy(body)))
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as error:
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, LookupError, TypeError, ValueError, AttributeError) as error:
             raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
     if media == STRATEGIC and not kind.custom:
         return dict(_strategic(body, _mapping(patch)))
@@ -54,6 +54,8 @@ def _merge(target: Any, patch: Any) -> Any:
 
 def _strategic(target: Any, patch: Any, key: str = "") -> Any:
     if isinstance(patch, list) and key in BY_NAME:
+        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in patch):
+            raise bad_request(f"error decoding patch: map: map[] does not contain declared merge key: name (in {key})")
         merged = {entry["name"]: entry for entry in target or []}
         for entry in patch:
             if entry.get("$patch") == "delete":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from pdk.local.kserve.rules import shapes
 from pdk.local.kserve.rules.kinds import ISVC, ApiError, Json, bad_request, invalid
 
 NAME_RULE = "[a-z]([-a-z0-9]*[a-z0-9])?"
@@ -59,7 +60,9 @@ def check_isvc(body: Json, *, strict: bool) -> None:
         )
         example = f'(e.g. "my-name" or "abc-123", regex used for validation is \'{NAME_RULE}\')'
         raise denied(f'the InferenceService "{name}" is invalid: {rule} {example}')
-    _check_model(name, spec["predictor"])
+    shapes.check_predictor(name, spec["predictor"])
+    if not any(spec["predictor"].get(key) for key in SERVED):
+        raise bad_request(f"spec.predictor must hold {' or '.join(SERVED)} with a storageUri; other predictors are not supported locally")
 
 
 def _check_fields(path: str, part: Json, *, strict: bool) -> None:
@@ -96,14 +99,3 @@ def _check_numbers(predictor: Json) -> None:
         raise denied("'MinReplicas' cannot be greater than MaxReplicas")
     if not 0 <= (predictor.get("canaryTrafficPercent") or 0) <= 100:
         raise denied("canaryTrafficPercent must be between 0 and 100")
-
-
-def _check_model(name: str, predictor: Json) -> None:
-    found = [predictor[key] for key in SERVED if key in predictor]
-    for model in found:
-        if not isinstance(model, dict) or not isinstance(model.get("storageUri", ""), str):
-            raise invalid(ISVC, name, "spec.predictor.model", "Invalid value: an object with a storageUri is expected")
-        if not isinstance(model.get("modelFormat", {}), dict) or not all(isinstance(entry, dict) for entry in model.get("env") or []):
-            raise invalid(ISVC, name, "spec.predictor.model", "Invalid value: modelFormat is an object, env a list of objects")
-    if not any(found):
-        raise bad_request(f"spec.predictor must hold {' or '.join(SERVED)} with a storageUri; other predictors are not supported locally")

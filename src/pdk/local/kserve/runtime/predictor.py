@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from pdk.errors import TemporaryError, UserError
+from pdk.errors import EngineError, TemporaryError, UserError
 from pdk.kit import foreign, logs, process
 from pdk.kit.spec import Bind, Spec
 from pdk.local.kserve.rules.kinds import RUNTIME, Json
@@ -32,7 +32,7 @@ TAIL_LINES = 20
 ANSWER_S = 30.0
 
 
-class LoadFailed(Exception):
+class LoadFailed(EngineError):
     """A revision that cannot serve: reason as KServe spells it, and a message for the user."""
 
     def __init__(self, reason: str, message: str, code: int = 1) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-import yaml
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from pdk.documents import Unreadable, read_json, read_yaml
 from pdk.kit import logs
 from pdk.kit.db import Database
 from pdk.kit.web import TooLarge, read_body
@@ -105,8 +106,10 @@ class Api:
                 return await handler(request, kind)
             except ApiError as error:
                 return JSONResponse(error.status(), error.code)
-            except ValueError as error:
-                return JSONResponse(bad_request(str(error)).status(), 400)
+            except Exception as error:
+                log.exception("%s %s", request.method, request.url.path)
+                what = f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
+                return JSONResponse(ApiError(500, "InternalError", what).status(), 500)
 
         return Route(path, answer, methods=[method], name=f"{method} {path}")
 
@@ -125,9 +128,13 @@ class Api:
 
     async def open_requests(self, request: Request) -> Response:
         """The gateway says how many requests of each service (``NAMESPACE/NAME``) are open."""
-        for key, count in json.loads(await read_body(request, BODY_LIMIT)).items():
+        try:
+            counts = msgspec.json.decode(await read_body(request, BODY_LIMIT), type=dict[str, float])
+        except (TooLarge, msgspec.MsgspecError) as error:
+            return JSONResponse(bad_request(f"counts by NAMESPACE/NAME are expected: {error}").status(), 400)
+        for key, count in counts.items():
             namespace, _, name = key.partition("/")
-            self.controller.report((namespace, name), float(count))
+            self.controller.report((namespace, name), count)
         return JSONResponse({})
 
     # reading
@@ -161,27 +168,26 @@ class Api:
             if query.get("sendInitialEvents"):
                 what = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
                 raise ApiError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: sendInitialEvents: Forbidden: {what}', {})
-            return StreamingResponse(self._watch(request, kind, namespace, test), media_type="application/json")
+            after, limit_s = _whole(query, "resourceVersion"), _whole(query, "timeoutSeconds") or WATCH_S
+            return StreamingResponse(self._watch(request, kind, test, after, limit_s), media_type="application/json")
         found = [body for body in table.listing(self.db.reader, kind.resource, namespace) if test(body)]
         return self._answer(request, kind, found, single=False)
 
-    async def _watch(self, request: Request, kind: Kind, namespace: str, test: select.Test) -> AsyncIterator[bytes]:
+    async def _watch(self, request: Request, kind: Kind, test: select.Test, after: int, limit_s: float) -> AsyncIterator[bytes]:
+        namespace = request.path_params.get("namespace", "")
         as_table = "as=Table" in request.headers.get("accept", "")
 
         def line(type_: str, body: Json) -> bytes:
             shown = select.table(kind, [body], body["metadata"]["resourceVersion"]) if as_table else body
             return json.dumps({"type": type_, "object": shown}).encode() + b"\n"
 
-        given = request.query_params.get("resourceVersion") or "0"
-        after = int(given)
         if after == 0:
             after = table.version(self.db.reader)
             for body in table.listing(self.db.reader, kind.resource, namespace):
                 if test(body):
                     yield line("ADDED", body)
-        limit = float(request.query_params.get("timeoutSeconds") or WATCH_S)
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit_s):
                 async for _ in self.db.changes.watch():
                     events = table.since(self.db.reader, kind.resource, namespace, after)
                     if events is None:
@@ -209,7 +215,7 @@ class Api:
                     yield line + "\n"
 
             return StreamingResponse(stream(), media_type="text/plain")
-        lines = logs.tail(path, int(query.get("tailLines") or 1 << 30), 1 << 26)
+        lines = logs.tail(path, _whole(query, "tailLines") or 1 << 30, 1 << 26)
         return PlainTextResponse("".join(f"{line}\n" for line in lines))
 
     # writing
@@ -225,10 +231,10 @@ class Api:
         if media == protobuf.MEDIA:
             return protobuf.decode(raw)
         if media in ("application/yaml", patch.APPLY):
-            return yaml.safe_load(raw)
+            return _read(read_yaml, raw)
         if media not in ("", "application/json", patch.MERGE, patch.JSON_PATCH, patch.STRATEGIC):
             raise unsupported_media("application/json", "application/yaml")
-        return json.loads(raw)
+        return _read(read_json, raw)
 
     async def _write(self, work: Any) -> Json:
         return dict(await self.db.write(work))
@@ -255,7 +261,8 @@ class Api:
     async def replace(self, request: Request, kind: Kind) -> Response:
         """PUT."""
         body = await self._body(request)
-        if kind.custom and not (isinstance(body, dict) and (body.get("metadata") or {}).get("resourceVersion")):
+        meta = body.get("metadata") if isinstance(body, dict) else None
+        if kind.custom and not (isinstance(meta, dict) and meta.get("resourceVersion")):
             field, what, name = "metadata.resourceVersion", "Invalid value: 0: must be specified for an update", request.path_params["name"]
             causes = [{"reason": "FieldValueInvalid", "message": what, "field": field}]
             raise ApiError(422, "Invalid", f'{kind.resource} "{name}" is invalid: {field}: {what}', details(kind, name, causes=causes))
@@ -303,3 +310,17 @@ class Api:
         for body in found:
             await self._write(partial(objects.delete, kind=kind, namespace=namespace, name=body["metadata"]["name"]))
         return self._answer(request, kind, found, single=False)
+
+
+def _read(reader: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return reader(raw)
+    except Unreadable as error:
+        raise bad_request(f"the body of the request cannot be read: {error}") from error
+
+
+def _whole(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise bad_request(f"{name}: Invalid value: {text!r}: must be a whole number")
+    return int(text)

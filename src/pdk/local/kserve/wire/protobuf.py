@@ -9,7 +9,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from pdk.local.kserve.rules.kinds import Json, unsupported_media
+from pdk.local.kserve.rules.kinds import Json, bad_request, unsupported_media
 
 MAGIC = b"k8s\0"
 MEDIA = "application/vnd.kubernetes.protobuf"
@@ -79,11 +79,10 @@ def decode(raw: bytes) -> Json:
     """A protobuf body as the JSON that it stands for.
 
     Raises:
-        ApiError: 415 for a kind that is not known here.
-        ValueError: it is broken.
+        ApiError: 415 for a kind that is not known here, 400 where it is broken.
     """
     if not raw.startswith(MAGIC):
-        raise ValueError("the body does not begin as a Kubernetes protobuf message")
+        raise bad_request("the body does not begin as a Kubernetes protobuf message")
     try:
         unknown = dict(_fields(raw[4:]))
         type_meta = dict(_fields(unknown.get(1, b"")))
@@ -95,6 +94,6 @@ def decode(raw: bytes) -> Json:
         meta = dict(_fields(content)).get(1)
         if meta is not None and kind != "DeleteOptions":
             made["metadata"] = _message(meta, META)
-    except (IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"the protobuf body is broken: {error}") from error
+    except (IndexError, ValueError) as error:
+        raise bad_request(f"the protobuf body is broken: {error}") from error
     return made

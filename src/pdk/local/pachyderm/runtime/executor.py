@@ -82,7 +82,7 @@ class Executor:
             extra: variables beside those of every job.
 
         Raises:
-            Failed: what it wrote cannot be taken in.
+            DatumFailed: what it wrote cannot be taken in.
         """
         home, began = self.folder / datum.id, time.monotonic()
         memory = self.around.memory and self.around.memory / f"{self.job.pipeline.pk}-{self.job.id}-{datum.id}"

@@ -30,7 +30,7 @@ MEMORY_LIMIT = 256 << 20  # bytes of inputs that are laid out in memory, at most
 PAGE = 4096  # bytes that a file takes at least
 
 
-class Failed(Exception):
+class DatumFailed(UserError):
     """User code failed; the text is the job's reason."""
 
 
@@ -118,10 +118,10 @@ class Layout:
         """Look whether the program had its inputs to the end.
 
         Raises:
-            Failed: somebody removed some of them, as logind does with what a user has in memory when the user's last session ends.
+            DatumFailed: somebody removed some of them, as logind does with what a user has in memory when the user's last session ends.
         """
         if (left := self._present()) < self._laid_out:
-            raise Failed(
+            raise DatumFailed(
                 f"only {left:,} of the {self._laid_out:,} input files of datum {self.datum.id} were left in {self.inputs} when its program "
                 "ended: something else removed them, so what it wrote is not kept; end that (RemoveIPC=no in /etc/systemd/logind.conf, if "
                 "the user of `pdk up` logged out meanwhile) and run the job again"
@@ -144,7 +144,7 @@ class Layout:
         """Store every file below /pfs/out: path → (hash, size). Links may lead into /pfs only.
 
         Raises:
-            Failed: a file cannot be taken in.
+            DatumFailed: a file cannot be taken in.
         """
         written: dict[str, tuple[bytes, int]] = {}
         with self.db.own_reader() as db:
@@ -154,7 +154,7 @@ class Layout:
                     cleaned = check_path(spelled)
                 except UserError as error:
                     what = "cannot upload file produced by the user code because its name cannot be represented in PFS"
-                    raise Failed(f"{what}: {error}") from error
+                    raise DatumFailed(f"{what}: {error}") from error
                 with source.open("rb") as file:
                     while piece := file.read(1 << 20):
                         incoming.feed(piece)
@@ -166,7 +166,7 @@ class Layout:
     def _written(self, out: Path) -> Iterator[tuple[str, Path]]:
         """The files that the program left, each with its path in the output repo."""
         if out.is_symlink():
-            raise Failed("the program put a symbolic link in the place of /pfs/out; write the files into that folder")
+            raise DatumFailed("the program put a symbolic link in the place of /pfs/out; write the files into that folder")
         for folder, folders, names in os.walk(out, followlinks=False):
             for name in sorted([*names, *(d for d in folders if (Path(folder) / d).is_symlink())]):
                 path = Path(folder) / name
@@ -181,7 +181,7 @@ class Layout:
         target = str(path.readlink())
         resolved = self._outside(path.parent / target if not target.startswith("/pfs/") else self.pfs / target.removeprefix("/pfs/"))
         if resolved is None or not resolved.exists():
-            raise Failed(f"the output {spelled} is a symbolic link to {target}, which is nothing below /pfs; write the file itself")
+            raise DatumFailed(f"the output {spelled} is a symbolic link to {target}, which is nothing below /pfs; write the file itself")
         if resolved.is_file():
             yield spelled, resolved
             return
@@ -189,7 +189,7 @@ class Layout:
             for name in sorted(names):
                 below = Path(folder) / name
                 if below.is_symlink():
-                    raise Failed(f"the output {spelled} is a link to a folder that holds another link ({below.name}); write the files")
+                    raise DatumFailed(f"the output {spelled} is a link to a folder that holds another link ({below.name}); write the files")
                 yield f"{spelled}/{below.relative_to(resolved)}", below
 
     def _outside(self, path: Path) -> Path | None:

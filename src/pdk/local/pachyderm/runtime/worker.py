@@ -25,7 +25,7 @@ from pdk.local.pachyderm.rules import branches, datums, jobs, pipelines, specs
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.runtime import egress
 from pdk.local.pachyderm.runtime.executor import Done, Executor, Surroundings, s3_inputs
-from pdk.local.pachyderm.runtime.layout import Failed
+from pdk.local.pachyderm.runtime.layout import DatumFailed
 from pdk.local.pachyderm.store.blobs import BlobStore
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Worker:
             await self.db.write(partial(jobs.set_state, job=job, state="JOB_FINISHING"))
             await self.db.write(partial(jobs.end, job=job, state="JOB_SUCCESS"))
             return
-        except (Failed, UserError, NotAllowed) as error:
+        except (UserError, NotAllowed) as error:
             state, reason = "JOB_FAILURE", str(error)
         except TimeoutError:
             state, reason = "JOB_KILLED", f"job timed out: it took longer than its job_timeout of {spec.job_timeout_s:g} s"
@@ -188,7 +188,7 @@ class Worker:
         except* Exception as errors:
             raise errors.exceptions[0] from errors
         if failures:
-            raise Failed(min(failures, key=lambda done: done.datum.position).why)
+            raise DatumFailed(min(failures, key=lambda done: done.datum.position).why)
 
     async def _end_leftovers(self, folder: Path) -> None:
         """Stop what still runs in a job's folders, and remove what holds secrets."""

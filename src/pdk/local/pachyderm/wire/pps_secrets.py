@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 from functools import partial
+
+import msgspec
 
 from pdk.errors import UserError
 from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import secrets
 from pdk.local.pachyderm.wire.convert import Message
 from pdk.local.pachyderm.wire.schema import Schema
+
+
+class Named(msgspec.Struct):
+    """What is said of a secret."""
+
+    name: str
+
+
+class Secret(msgspec.Struct):
+    """A Secret of Kubernetes, as pachctl sends it."""
+
+    metadata: Named
+    type: str | None = None
+    data: dict[str, str] | None = None
+    stringData: dict[str, str] | None = None  # noqa: N815 - Kubernetes spells it so
 
 
 class Secrets:
@@ -25,13 +40,13 @@ class Secrets:
 
     async def CreateSecret(self, request: Message) -> Message:
         try:
-            content = json.loads(request.file)
-            name = content["metadata"]["name"]
-            data = {key: base64.b64decode(value, validate=True).decode() for key, value in (content.get("data") or {}).items()}
-            data.update({key: str(value) for key, value in (content.get("stringData") or {}).items()})
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            raise UserError(f"the secret is not a Kubernetes Secret in JSON with metadata.name and base64 data: {error!r}") from error
-        await self.db.write(partial(secrets.create, name=name, type_=content.get("type") or "Opaque", data=data))
+            given = msgspec.json.decode(request.file, type=Secret)
+            data = {key: base64.b64decode(value, validate=True).decode() for key, value in (given.data or {}).items()}
+        except (ValueError, RecursionError) as error:  # whose text may show what must not be shown
+            known = str(error) if isinstance(error, msgspec.ValidationError) else type(error).__name__
+            raise UserError(f"the secret is not a Kubernetes Secret in JSON with metadata.name and texts in base64: {known}") from None
+        data.update(given.stringData or {})
+        await self.db.write(partial(secrets.create, name=given.metadata.name, type_=given.type or "Opaque", data=data))
         return self._empty()
 
     def _info(self, secret: secrets.Secret) -> Message:

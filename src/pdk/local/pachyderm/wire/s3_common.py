@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 from starlette.responses import Response
 
+from pdk.errors import WireError
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import COMMIT_ID, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
@@ -62,7 +63,7 @@ CODES = {  # code → status and message, as the engine's gateway has them
 }
 
 
-class S3Error(Exception):
+class S3Error(WireError):
     """An answer in S3's form."""
 
     def __init__(self, code: str, message: str = "", status: int = 0) -> None:
