@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import Request
 
 from pdk.serving import bodies
-from pdk.serving.runner import Refused
+from pdk.serving.runner import Rejected
 from pdk.settings import Serving
 
 ENDS = """
@@ -34,7 +34,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(first):
 
         await bodies.read(Request({"type": "http"}, receive), replace(Serving(), receive_s=0.05))
 
-    with pytest.raises(Refused, match="did not arrive") as caught:
+    with pytest.raises(Rejected, match="did not arrive") as caught:
         asyncio.run(ask())
     assert caught.value.status == 408
 

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from pdk.errors import UserError
 from pdk.mar import Archive, Manifest, write
 from pdk.serving import bodies, tensors
-from pdk.serving.runner import Refused
+from pdk.serving.runner import Rejected
 
 MANY, LIVE = 10_000, 500
 QUIET = settings(max_examples=MANY, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -149,7 +149,7 @@ def test_requests():
         for parse in (lambda: loop.run_until_complete(v1(body, headers)), lambda: v2(body, headers)):
             try:
                 fine += bool(parse())
-            except (Refused, UserError, RecursionError):  # the last is answered with 400 as well
+            except (Rejected, UserError, RecursionError):  # the last is answered with 400 as well
                 continue
 
     check()

@@ -7,15 +7,15 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pdk.documents import Unreadable, read_yaml
 from pdk.errors import UserError
 from pdk.kit.logs import MASK
-from pdk.local.determined.rules import hyperparameters, searcher_config, storage
+from pdk.local.determined.rules import hyperparameters, searcher_config, sections, storage
 from pdk.local.determined.rules.fields import FLAG, LIST, MAPPING, NUMBER, TEXT, TEXTS, WHOLE, Field, check, complete, refusal
+from pdk.local.determined.rules.sections import Config
 
 LEGACY_ENTRYPOINT = re.compile(r"[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+")
 SECRET_KEY = re.compile(r"token|password|secret|access_key|api_key", re.IGNORECASE)
@@ -102,14 +102,6 @@ WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Config:
-    """A complete config, and notes for the user on what was changed."""
-
-    content: dict[str, Any]
-    notes: tuple[str, ...]
-
-
 def parse(text: str, own: Path, slots: int, template: Mapping[str, Any] | None = None) -> Config:
     """Read a config as a client sends it.
 
@@ -164,13 +156,14 @@ def fill(raw: Mapping[str, Any], own: Path, slots: int) -> Config:
     content["searcher"] = searcher_config.complete(content["searcher"], content["hyperparameters"], notes)
     content["hyperparameters"] = hyperparameters.normal(content["hyperparameters"])
     _check_resources(content["resources"], slots, notes)
-    mounts = storage.bind_mounts(content)
-    content["bind_mounts"] = [complete(entry, storage.MOUNT) for entry in content["bind_mounts"]]
+    content["bind_mounts"] = storage.complete_mounts(content["bind_mounts"])
+    mounts = [storage.mount(entry["host_path"], entry["container_path"]) for entry in content["bind_mounts"]]
     content["checkpoint_storage"] = storage.complete(content["checkpoint_storage"], own, mounts)
-    storage.check_sources(content, own)
     if content["reproducibility"]["experiment_seed"] is None:
         content["reproducibility"]["experiment_seed"] = int(time.time())
-    return Config(content, tuple(notes))
+    made = sections.config(content, notes)
+    storage.check_sources(made, own)
+    return made
 
 
 def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from pdk.errors import UserError, WrongState
 from pdk.local.determined.rules import experiments, retention, search, searchers
-from pdk.local.determined.rules.config import Config, merge
+from pdk.local.determined.rules.config import merge
+from pdk.local.determined.rules.sections import Config
 
 Connection = sqlite3.Connection
 FORBIDDEN = ("project", "workspace")
@@ -28,7 +29,7 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
         WrongState: it has not ended, or nothing is left to do.
     """
     found = experiments.get(db, id_)
-    name = found.config["searcher"]["name"]
+    name = found.config.searcher.name
     kind = searchers.kind_of(name)
     if not issubclass(kind, searchers.Counted):
         raise UserError(f"experiment {id_}: a search with {name!r} cannot be continued; fork it to search anew")
@@ -40,16 +41,16 @@ def go_on(db: Connection, id_: int, override: Mapping[str, Any], fill: Callable[
     for key in KEPT:
         if set(override.get(key) or ()) - set(retention.FIELDS):
             raise UserError(f"{key} cannot be changed when an experiment is continued: its checkpoints are where it says")
-    content = fill(merge(found.config, override)).content if override else found.config
-    if content["searcher"]["name"] != name:
-        raise UserError(f"experiment {id_}: it must keep its searcher {name!r}, not become {content['searcher']['name']!r}")
+    config = fill(merge(found.config.content, override)) if override else found.config
+    if config.searcher.name != name:
+        raise UserError(f"experiment {id_}: it must keep its searcher {name!r}, not become {config.searcher.name!r}")
     if found.state not in experiments.TERMINAL:
         raise WrongState(f"experiment {id_} is in the non terminal state {found.state}; wait for its end, or kill it")
     again = [trial for trial in experiments.trials(db, id_) if kind.one_trial or trial.state != "COMPLETED"]
     if found.state == "COMPLETED" and not again:
         raise WrongState(f"experiment {id_} is COMPLETED with all its trials; there is nothing to continue")
     sql = "UPDATE experiment SET state = 'ACTIVE', ended = NULL, progress = 0, config = ? WHERE id = ?"
-    db.execute(sql, (json.dumps(content), id_))
+    db.execute(sql, (json.dumps(config.content), id_))
     for trial in again:
         db.execute(
             "UPDATE trial SET state = 'ACTIVE', ended = NULL, restarts = 0, acknowledged = 0, early_exit = '', stopped = 0, preempted = 0, "

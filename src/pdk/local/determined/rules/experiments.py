@@ -12,9 +12,10 @@ from typing import Any
 
 from pdk.errors import NotFound, WrongState
 from pdk.kit.db import one
-from pdk.local.determined.rules import retention, search, searchers
-from pdk.local.determined.rules.config import Config, check_scheduling
+from pdk.local.determined.rules import retention, search, searchers, sections
+from pdk.local.determined.rules.config import check_scheduling
 from pdk.local.determined.rules.forms import Form, Number, given
+from pdk.local.determined.rules.sections import Config
 
 Connection = sqlite3.Connection
 TERMINAL = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
@@ -35,7 +36,7 @@ class Experiment:
     notes: str
     remarks: list[str]
     state: str
-    config: dict[str, Any]
+    config: Config
     original: str
     job_id: str
     parent: int | None
@@ -102,9 +103,9 @@ COLUMNS = (
 
 def _experiment(row: sqlite3.Row) -> Experiment:
     values = dict(zip(row.keys(), row, strict=True))
-    for key in ("labels", "remarks", "config"):
+    for key in ("labels", "remarks"):
         values[key] = json.loads(values[key])
-    return Experiment(**{**values, "archived": bool(values["archived"])})
+    return Experiment(**{**values, "archived": bool(values["archived"]), "config": sections.config(json.loads(values["config"]))})
 
 
 def _trial(row: sqlite3.Row) -> Trial:
@@ -143,13 +144,13 @@ def create(
     db: Connection, config: Config, original: str, archive: bytes, project: int, *, activate: bool, parent: int | None = None
 ) -> Experiment:
     """Record an experiment and its first trials."""
-    content, now = config.content, time.time()
+    now = time.time()
     id_ = db.execute(
         "INSERT INTO experiment (project, name, description, labels, remarks, state, config, original, context, job_id, parent, started) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            project, content["name"], content["description"] or "", json.dumps(content["labels"]), json.dumps(config.notes),
-            "ACTIVE" if activate else "PAUSED", json.dumps(content), original, archive, str(uuid.uuid4()), parent, now,
+            project, config.name, config.description or "", json.dumps(config.labels), json.dumps(config.notes),
+            "ACTIVE" if activate else "PAUSED", json.dumps(config.content), original, archive, str(uuid.uuid4()), parent, now,
         ),
     ).lastrowid  # fmt: skip
     assert id_ is not None
@@ -200,7 +201,7 @@ def update(db: Connection, id_: int, changes: Changes) -> Experiment:
 
 def set_resources(db: Connection, id_: int, changes: ResourceChanges) -> None:
     """Change how an experiment is scheduled from now on."""
-    content = get(db, id_).config
+    content = get(db, id_).config.content
     content["resources"].update(given(changes))
     check_scheduling(content["resources"])
     db.execute("UPDATE experiment SET config = ? WHERE id = ?", (json.dumps(content), id_))
@@ -310,7 +311,7 @@ def end_run(db: Connection, id_: int, code: int, reason: str, *, blameless: bool
         end(db, found, "COMPLETED", "")
     elif code != 0 and blameless:
         db.execute("UPDATE trial SET reason = ? WHERE id = ?", (reason, id_))
-    elif code != 0 and (found.stopped or found.restarts >= int(experiment.config["max_restarts"])):
+    elif code != 0 and (found.stopped or found.restarts >= experiment.config.max_restarts):
         end(db, found, "ERROR", reason)
     elif code != 0:
         db.execute("UPDATE trial SET restarts = restarts + 1, reason = ? WHERE id = ?", (reason, id_))

@@ -101,9 +101,9 @@ def validations(db: Connection, found: Trial) -> tuple[Report | None, Report | N
     reports = of_trial(db, found.id, VALIDATION)
     if not reports:
         return None, None
-    searcher = get(db, found.experiment).config["searcher"]
-    ranked = [(value, one) for one in reports if (value := searchers.metric_of(searcher, one.values)) is not None]
-    choose = min if searcher["smaller_is_better"] else max
+    searcher = get(db, found.experiment).config.searcher
+    ranked = [(value, one) for one in reports if (value := searchers.number_of(one.values, searcher.metric)) is not None]
+    choose = min if searcher.smaller_is_better else max
     return reports[-1], choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
@@ -111,10 +111,10 @@ def best_validation(db: Connection, experiment: Experiment) -> float | None:
     """The best value of the searcher's metric so far."""
     sql = "SELECT m.metrics FROM metric m JOIN trial t ON m.trial = t.id WHERE t.experiment = ? AND m.grp = ?"
     found = (
-        searchers.metric_of(experiment.config["searcher"], json.loads(row["metrics"]))
+        searchers.number_of(json.loads(row["metrics"]), experiment.config.searcher.metric)
         for row in db.execute(sql, (experiment.id, VALIDATION)).fetchall()
     )
     values = [value for value in found if value is not None]
     if not values:
         return None
-    return min(values) if experiment.config["searcher"]["smaller_is_better"] else max(values)
+    return min(values) if experiment.config.searcher.smaller_is_better else max(values)

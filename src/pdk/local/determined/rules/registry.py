@@ -1,4 +1,4 @@
-"""Checkpoints, models and their versions."""
+"""Models and their versions."""
 
 from __future__ import annotations
 
@@ -7,42 +7,14 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from pdk.errors import Conflict, NotFound, UserError, WrongState
+from pdk.errors import Conflict, UserError, WrongState
 from pdk.kit.db import one
-from pdk.local.determined.rules import experiments, searchers, workspaces
+from pdk.local.determined.rules import checkpoints, workspaces
 from pdk.local.determined.rules.forms import Form, Number, given
 
 Connection = sqlite3.Connection
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint as its trial reported it: after how many steps, with which files (path → bytes), and when."""
-
-    uuid: str
-    trial: int
-    allocation: str
-    state: str
-    steps: int
-    metadata: Mapping[str, Any]
-    resources: Mapping[str, Any]
-    reported: float
-
-
-class CheckpointReport(Form, frozen=True):
-    """A checkpoint as a trial's program reports it; `resources` are its files, path → bytes."""
-
-    uuid: UUID
-    task_id: str
-    allocation_id: str = ""
-    state: str = "STATE_COMPLETED"
-    metadata: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
-    report_time: datetime | None = None
 
 
 class NewModel(Form, frozen=True):
@@ -122,11 +94,6 @@ class Version:
     updated: float
 
 
-def _checkpoint(row: sqlite3.Row) -> Checkpoint:
-    metadata, resources = json.loads(row["metadata"]), json.loads(row["resources"])
-    return Checkpoint(row["uuid"], row["trial"], row["allocation"], row["state"], row["steps"], metadata, resources, row["reported"])
-
-
 def _model(row: sqlite3.Row) -> Model:
     return Model(
         row["id"], row["workspace"], row["name"], row["description"], row["notes"], json.loads(row["labels"]), json.loads(row["metadata"]),
@@ -139,99 +106,6 @@ def _version(row: sqlite3.Row) -> Version:
         row["id"], row["model"], row["number"], row["checkpoint"], row["name"], row["comment"], row["notes"], json.loads(row["labels"]),
         json.loads(row["metadata"]), row["created"], row["updated"],
     )  # fmt: skip
-
-
-def add_checkpoint(db: Connection, report: CheckpointReport) -> None:
-    """Record a checkpoint as a trial reports it; a repeated report changes nothing.
-
-    Raises:
-        NotFound: there is no such task.
-        UserError: its metadata count steps that are not a number.
-    """
-    trial = experiments.trial_of_task(db, report.task_id)
-    steps = report.metadata.get("steps_completed") or 0
-    if not isinstance(steps, int):
-        raise UserError(f"metadata.steps_completed: a whole number is expected, not {steps!r}")
-    when = report.report_time.timestamp() if report.report_time else time.time()
-    db.execute(
-        "INSERT INTO checkpoint (uuid, trial, allocation, state, steps, metadata, resources, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (uuid) DO NOTHING",
-        (
-            str(report.uuid), trial.id, report.allocation_id, report.state, steps, json.dumps(report.metadata),
-            json.dumps(report.resources), when,
-        ),
-    )  # fmt: skip
-
-
-def checkpoint(db: Connection, uuid: str) -> Checkpoint:
-    """A checkpoint.
-
-    Raises:
-        NotFound: there is none of that UUID.
-    """
-    return _checkpoint(one(db, "SELECT * FROM checkpoint WHERE uuid = ?", (uuid,), f"checkpoint {uuid} not found"))
-
-
-def set_checkpoint_metadata(db: Connection, uuid: str, metadata: Mapping[str, Any]) -> None:
-    """Replace what users note of a checkpoint."""
-    db.execute("UPDATE checkpoint SET metadata = ? WHERE uuid = ?", (json.dumps(metadata), uuid))
-
-
-def checkpoints(db: Connection, *, trial: int | None = None, experiment: int | None = None) -> list[Checkpoint]:
-    """Checkpoints of a trial or of an experiment, oldest first."""
-    sql = (
-        "SELECT c.* FROM checkpoint c JOIN trial t ON c.trial = t.id "
-        "WHERE (?1 IS NULL OR c.trial = ?1) AND (?2 IS NULL OR t.experiment = ?2) ORDER BY c.reported"
-    )
-    return [_checkpoint(row) for row in db.execute(sql, (trial, experiment)).fetchall()]
-
-
-def checkpoint_at(db: Connection, trial: int, steps: int) -> Checkpoint | None:
-    """The checkpoint that a trial made after so many steps, while it is whole."""
-    sql = "SELECT * FROM checkpoint WHERE trial = ? AND steps = ? AND state = 'STATE_COMPLETED' ORDER BY reported DESC LIMIT 1"
-    row = db.execute(sql, (trial, steps)).fetchone()
-    return _checkpoint(row) if row else None
-
-
-def latest_checkpoint(db: Connection, trial: int) -> Checkpoint | None:
-    """The one that a trial goes on from."""
-    sql = "SELECT * FROM checkpoint WHERE trial = ? AND state = 'STATE_COMPLETED' ORDER BY steps DESC, reported DESC LIMIT 1"
-    row = db.execute(sql, (trial,)).fetchone()
-    return _checkpoint(row) if row else None
-
-
-def choose_source(db: Connection, searcher: dict[str, Any]) -> None:
-    """Find the checkpoint that a searcher's trials start from: the latest one where a trial is named.
-
-    Raises:
-        NotFound: there is no such checkpoint or trial, or the trial has none.
-    """
-    if searcher.get("source_checkpoint_uuid"):
-        checkpoint(db, searcher["source_checkpoint_uuid"])
-    elif number := searcher.get("source_trial_id"):
-        experiments.trial(db, number)
-        latest = latest_checkpoint(db, number)
-        if latest is None:
-            raise NotFound(f"searcher.source_trial_id: trial {number} has no checkpoint")
-        searcher["source_checkpoint_uuid"] = latest.uuid
-
-
-def validation_of(db: Connection, found: Checkpoint) -> Mapping[str, Any] | None:
-    """Return the validation metrics at a checkpoint's step (joined when read: either may be reported first)."""
-    sql = "SELECT metrics FROM metric WHERE trial = ? AND grp = 'validation' AND steps = ?"
-    row = db.execute(sql, (found.trial, found.steps)).fetchone()
-    return dict(json.loads(row["metrics"])) if row else None
-
-
-def sort_by_metric(db: Connection, experiment: experiments.Experiment, found: list[Checkpoint]) -> list[Checkpoint]:
-    """Sort checkpoints: best first by the searcher's metric; those without one last."""
-    sign = 1 if experiment.config["searcher"]["smaller_is_better"] else -1
-
-    def key(one_: Checkpoint) -> tuple[bool, float]:
-        value = searchers.metric_of(experiment.config["searcher"], validation_of(db, one_) or {})
-        return value is None, sign * (value or 0.0)
-
-    return sorted(found, key=key)
 
 
 def _check_model_name(name: str) -> None:
@@ -354,7 +228,7 @@ def add_version(db: Connection, model_name: str, wanted: NewVersion) -> Version:
         Conflict: a version of that name exists already (so that a repeated call cannot make a second one).
     """
     owner = model(db, model_name)
-    source = checkpoint(db, wanted.checkpoint_uuid)
+    source = checkpoints.get(db, wanted.checkpoint_uuid)
     if source.state != "STATE_COMPLETED":
         raise WrongState(f"checkpoint {source.uuid} is {source.state}; only completed checkpoints can be registered")
     if wanted.name and db.execute("SELECT 1 FROM version WHERE model = ? AND name = ?", (owner.id, wanted.name)).fetchone():

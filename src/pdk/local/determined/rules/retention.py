@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pdk.errors import UserError
-from pdk.local.determined.rules import searchers
+from pdk.local.determined.rules import searchers, sections
 from pdk.local.determined.rules.fields import WHOLE, Field, check, complete
 from pdk.local.determined.rules.forms import Form, Number, given
 
@@ -47,13 +47,13 @@ def policy(storage: Mapping[str, Any]) -> dict[str, int]:
 
 def apply(db: Connection, experiment: int) -> None:
     """Mark what an experiment's policy does not keep."""
-    content = _config(db, experiment)
-    _mark(db, unwanted(db, experiment, content["searcher"], policy(content["checkpoint_storage"])))
+    config = sections.config(_content(db, experiment))
+    _mark(db, unwanted(db, experiment, config.searcher, config.checkpoint_storage))
 
 
-def unwanted(db: Connection, experiment: int, searcher: Mapping[str, Any], keep: Mapping[str, int]) -> list[str]:
-    """The checkpoints that a policy does not keep."""
-    sign = 1 if searcher["smaller_is_better"] else -1
+def unwanted(db: Connection, experiment: int, searcher: sections.Searcher, keep: sections.Storage) -> list[str]:
+    """Return the checkpoints that a policy does not keep."""
+    sign = 1 if searcher.smaller_is_better else -1
     rows = db.execute(
         "SELECT c.uuid, c.trial, c.steps, m.metrics FROM checkpoint c JOIN trial t ON c.trial = t.id "
         "LEFT JOIN metric m ON m.trial = c.trial AND m.grp = 'validation' AND m.steps = c.steps "
@@ -65,12 +65,12 @@ def unwanted(db: Connection, experiment: int, searcher: Mapping[str, Any], keep:
     latest: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for row in rows:
         latest[row["trial"]].append((-row["steps"], row["uuid"]))
-        value = searchers.metric_of(searcher, json.loads(row["metrics"] or "{}"))
+        value = searchers.number_of(json.loads(row["metrics"] or "{}"), searcher.metric)
         if value is not None:
             best.append((sign * value, row["uuid"]))
             of_trial[row["trial"]].append((sign * value, row["uuid"]))
-    kept = {uuid for _, uuid in sorted(best)[: keep["save_experiment_best"]]}
-    for ranked, count in ((of_trial, keep["save_trial_best"]), (latest, keep["save_trial_latest"])):
+    kept = {uuid for _, uuid in sorted(best)[: keep.save_experiment_best]}
+    for ranked, count in ((of_trial, keep.save_trial_best), (latest, keep.save_trial_latest)):
         kept.update(uuid for pairs in ranked.values() for _, uuid in sorted(pairs)[:count])
     kept |= _in_use(db)
     return [row["uuid"] for row in rows if row["uuid"] not in kept]
@@ -122,13 +122,13 @@ def reduce(db: Connection, left: Mapping[str, Mapping[str, int]]) -> None:
 
 def change(db: Connection, experiment: int, wanted: Policy) -> None:
     """Give an experiment another policy, which is applied at once."""
-    content = _config(db, experiment)
+    content = _content(db, experiment)
     content["checkpoint_storage"].update(policy({**content["checkpoint_storage"], **given(wanted)}))
     db.execute("UPDATE experiment SET config = ? WHERE id = ?", (json.dumps(content), experiment))
     apply(db, experiment)
 
 
-def _config(db: Connection, experiment: int) -> dict[str, Any]:
+def _content(db: Connection, experiment: int) -> dict[str, Any]:
     return dict(json.loads(db.execute("SELECT config FROM experiment WHERE id = ?", (experiment,)).fetchone()[0]))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 PRIORITY = 42  # of an experiment that names none; 1 is the most urgent, 99 the least
 
@@ -23,18 +22,6 @@ class Waiting:
     priority: int = PRIORITY
     weight: float = 1.0
     max_slots: int | None = None
-
-
-def waiting(trial: int, experiment: int, resources: Mapping[str, Any]) -> Waiting:
-    """A trial with what the ``resources`` section of its experiment's config asks for."""
-    return Waiting(
-        trial,
-        experiment,
-        int(resources["slots_per_trial"]),
-        int(resources.get("priority") or PRIORITY),
-        float(resources.get("weight") or 1.0),
-        resources.get("max_slots"),
-    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdk.errors import UserError
+from pdk.local.determined.rules import sections
 from pdk.local.determined.rules.searchers import Action, Counted, Create, Searcher, draws, make
 
 Connection = sqlite3.Connection
@@ -64,16 +65,15 @@ def set_progress(db: Connection, trial: int, progress: float) -> None:
 
 def _load(db: Connection, experiment: int) -> Searcher:
     row = db.execute("SELECT config, search FROM experiment WHERE id = ?", (experiment,)).fetchone()
-    config = json.loads(row["config"])
-    seed = int(config["reproducibility"].get("experiment_seed") or 0)
-    return make(config["searcher"], config["hyperparameters"], seed, json.loads(row["search"]) if row["search"] else None)
+    config, state = sections.config(json.loads(row["config"])), json.loads(row["search"]) if row["search"] else None
+    return make(config.searcher.content, config.hyperparameters, config.reproducibility.experiment_seed, state)
 
 
 def _carry_out(db: Connection, experiment: int, searcher: Searcher, actions: list[Action]) -> None:
     row = db.execute("SELECT state, config FROM experiment WHERE id = ?", (experiment,)).fetchone()
     if row["state"] not in ("ACTIVE", "PAUSED"):  # it is being stopped: nothing new
         actions = [action for action in actions if not isinstance(action, Create)]
-    warm_start = json.loads(row["config"])["searcher"].get("source_checkpoint_uuid")
+    warm_start = sections.config(json.loads(row["config"])).searcher.source_checkpoint_uuid
     for action in actions:
         if isinstance(action, Create):
             task = f"{experiment}.{uuid.uuid4()}"

@@ -9,8 +9,10 @@ from typing import Any
 
 from pdk.errors import UserError
 from pdk.kit.spec import Bind
-from pdk.local.determined.rules import retention
+from pdk.local.determined.rules import retention, sections
 from pdk.local.determined.rules.fields import FLAG, TEXT, Field, check, refusal
+from pdk.local.determined.rules.fields import complete as fill
+from pdk.local.determined.rules.sections import Config
 
 SHARED = "/determined_shared_fs"  # where trials see the folder of a shared_fs, as on a cluster
 WORKDIR = "/run/determined/workdir"
@@ -56,8 +58,8 @@ def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict
         raise _refuse("type", f"{kind!r} is none of {', '.join(FIELDS)}")
     check("checkpoint_storage", found, dict.fromkeys(FIELDS[kind], Field(TEXT)), required=FIELDS[kind][:1])
     content = {"type": kind, **found, **kept}
-    if (place := folder(content, binds)) is not None:
-        _check_folder(FIELDS[kind][0], place)
+    if (found_at := _folder(sections.storage(content), binds)) is not None:
+        _check_folder(FIELDS[kind][0], found_at)
     return content
 
 
@@ -74,13 +76,16 @@ def _check_folder(field: str, place: Path) -> None:
         raise _refuse(field, f"{place} cannot be written by this user")
 
 
-def folder(content: Mapping[str, Any], binds: Sequence[Bind]) -> Path | None:
-    """The folder of this machine that a section means; None for a bucket."""
-    if content["type"] == "shared_fs":
-        inner = content.get("storage_path") or content.get("tensorboard_path") or content.get("checkpoint_path")
-        return Path(content["host_path"], inner) if inner else Path(content["host_path"])
-    if content["type"] == "directory":
-        path = PurePosixPath(content["container_path"])
+def place(config: Config) -> Path | None:
+    """Return the folder of this machine that a config's checkpoints are in; None for a bucket."""
+    return _folder(config.checkpoint_storage, bind_mounts(config))
+
+
+def _folder(section: sections.Storage, binds: Sequence[Bind]) -> Path | None:
+    if section.type == "shared_fs":
+        return Path(section.host_path, section.inner)
+    if section.type == "directory":
+        path = PurePosixPath(section.container_path)
         around = [bind for bind in binds if path.is_relative_to(bind.target)]
         if around:
             nearest = max(around, key=lambda bind: len(bind.target))
@@ -89,28 +94,35 @@ def folder(content: Mapping[str, Any], binds: Sequence[Bind]) -> Path | None:
     return None
 
 
-def bind_mounts(content: Mapping[str, Any]) -> list[Bind]:
-    """The ``bind_mounts`` of a config.
+def complete_mounts(given: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the entries of a config's ``bind_mounts`` with all their fields.
 
     Raises:
         UserError: naming the field and the reason.
     """
-    made = []
-    for entry in content.get("bind_mounts") or ():
+    for entry in given:
         if not isinstance(entry, Mapping):
             raise refusal("bind_mounts", f"mappings are expected, not {entry!r}")
         check("bind_mounts", entry, MOUNT, required=("host_path", "container_path"))
-        source = Path(entry["host_path"])
-        if not source.is_absolute():
+        if not Path(entry["host_path"]).is_absolute():
             raise refusal("bind_mounts.host_path", f"an absolute path is expected, not {entry['host_path']!r}")
         target = PurePosixPath(WORKDIR, entry["container_path"])
         if ".." in target.parts or str(target) in ("/", WORKDIR):
             raise refusal("bind_mounts.container_path", f"{entry['container_path']!r} is no place for a mount")
-        made.append(Bind(source, str(target), read_only=bool(entry.get("read_only"))))
-    return made
+    return [fill(entry, MOUNT) for entry in given]
 
 
-def check_sources(content: Mapping[str, Any], own: Path) -> None:
+def bind_mounts(config: Config) -> list[Bind]:
+    """Return the ``bind_mounts`` of a config."""
+    return [mount(entry.host_path, entry.container_path, read_only=entry.read_only) for entry in config.bind_mounts]
+
+
+def mount(host_path: str, container_path: str, *, read_only: bool = False) -> Bind:
+    """Return a folder of the machine as trials see it; paths within that are relative are in their working folder."""
+    return Bind(Path(host_path), str(PurePosixPath(WORKDIR, container_path)), read_only=read_only)
+
+
+def check_sources(config: Config, own: Path) -> None:
     """Refuse folders that are not there, and those of the installation itself, which no trial may see.
 
     Args:
@@ -119,32 +131,32 @@ def check_sources(content: Mapping[str, Any], own: Path) -> None:
     Raises:
         UserError: naming the field and the reason.
     """
-    state, section = own.parents[1].resolve(), content["checkpoint_storage"]
-    for bind in bind_mounts(content):
+    state, section = own.parents[1].resolve(), config.checkpoint_storage
+    for bind in bind_mounts(config):
         if not bind.source.exists():
             raise refusal("bind_mounts.host_path", f"{bind.source} does not exist on this machine")
         if bind.source.resolve().is_relative_to(state):
             raise refusal("bind_mounts.host_path", f"{bind.source} is a folder of the installation itself")
-    place = Path(section["host_path"]) if section["type"] == "shared_fs" else folder(section, bind_mounts(content))
-    if place is not None and place.resolve().is_relative_to(state) and not place.resolve().is_relative_to(own.resolve()):
-        raise _refuse(FIELDS[section["type"]][0], f"{place} is a folder of the installation itself")
+    found = Path(section.host_path) if section.type == "shared_fs" else place(config)
+    if found is not None and found.resolve().is_relative_to(state) and not found.resolve().is_relative_to(own.resolve()):
+        raise _refuse(FIELDS[section.type][0], f"{found} is a folder of the installation itself")
 
 
-def binds(content: Mapping[str, Any]) -> list[Bind]:
-    """What trials of a config must see: its mounts, and the folder of its checkpoints."""
-    made, section = bind_mounts(content), content["checkpoint_storage"]
-    if section["type"] == "shared_fs":
-        made.append(Bind(Path(section["host_path"]), SHARED))
-    elif (place := folder(section, made)) is not None and not any(bind.source in (place, *place.parents) for bind in made):
-        made.append(Bind(place, section["container_path"]))
+def binds(config: Config) -> list[Bind]:
+    """Return what trials of a config must see: its mounts, and the folder of its checkpoints."""
+    made, section = bind_mounts(config), config.checkpoint_storage
+    if section.type == "shared_fs":
+        made.append(Bind(Path(section.host_path), SHARED))
+    elif (found := place(config)) is not None and not any(bind.source in (found, *found.parents) for bind in made):
+        made.append(Bind(found, section.container_path))
     return made
 
 
-def events(content: Mapping[str, Any], cluster: str, experiment: int) -> str:
-    """Where the TensorBoard files of an experiment are, as ``tensorboard --logdir`` takes it."""
-    section, inner = content["checkpoint_storage"], f"{cluster}/tensorboard/experiment/{experiment}"
-    place = folder(section, bind_mounts(content))
-    if place is not None:
-        return str(place / inner)
-    scheme = {"s3": "s3", "gcs": "gs"}[section["type"]]
-    return "/".join(part.strip("/") for part in (f"{scheme}://{section['bucket']}", section.get("prefix", ""), inner) if part)
+def events(config: Config, cluster: str, experiment: int) -> str:
+    """Return where the TensorBoard files of an experiment are, as ``tensorboard --logdir`` takes it."""
+    section, inner = config.checkpoint_storage, f"{cluster}/tensorboard/experiment/{experiment}"
+    found = place(config)
+    if found is not None:
+        return str(found / inner)
+    scheme = {"s3": "s3", "gcs": "gs"}[section.type]
+    return "/".join(part.strip("/") for part in (f"{scheme}://{section.bucket}", section.prefix, inner) if part)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pdk.errors import Conflict, UserError, WrongState
 from pdk.kit.db import one
 from pdk.local.determined.rules.forms import Form
+from pdk.local.determined.rules.sections import Config
 
 Connection = sqlite3.Connection
 FIRST = 1  # the number of the workspace, and of the project in it, that always exist
@@ -89,8 +89,8 @@ def projects(db: Connection, workspace_id: int) -> list[Project]:
     return [_project(row) for row in db.execute(sql, (workspace(db, workspace_id).id,)).fetchall()]
 
 
-def project_for(db: Connection, config: Mapping[str, Any], project_id: int | None) -> int:
-    """The project that an experiment goes into: the given one, else the one that its config names, else Uncategorized.
+def project_for(db: Connection, config: Config, project_id: int | None) -> int:
+    """Return the project that an experiment goes into: the given one, else the one that its config names, else Uncategorized.
 
     Raises:
         NotFound: it does not exist.
@@ -98,11 +98,11 @@ def project_for(db: Connection, config: Mapping[str, Any], project_id: int | Non
     """
     if project_id:
         found = project(db, project_id)
-    elif not config.get("workspace") and not config.get("project"):
+    elif not config.workspace and not config.project:
         return FIRST
     else:
-        owner = by_name(db, str(config.get("workspace") or "Uncategorized"))
-        name = str(config.get("project") or "Uncategorized")
+        owner = by_name(db, config.workspace or "Uncategorized")
+        name = config.project or "Uncategorized"
         missing = f"project {name!r} not found in workspace {owner.name!r}; create it with `det project create`"
         found = _project(one(db, "SELECT * FROM project WHERE workspace = ? AND name = ?", (owner.id, name), missing))
     if found.archived or workspace(db, found.workspace).archived:

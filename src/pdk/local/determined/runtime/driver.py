@@ -22,7 +22,7 @@ from pdk.kit import logs, process, web
 from pdk.kit.changes import Steps
 from pdk.kit.db import Database
 from pdk.kit.spec import Bind, Spec
-from pdk.local.determined.rules import config, experiments, registry, scheduler, searchers, storage
+from pdk.local.determined.rules import checkpoints, config, experiments, scheduler, searchers, storage
 from pdk.local.determined.rules.config import LEGACY_ENTRYPOINT, secrets_of
 from pdk.local.determined.runtime import devices, environment, warm
 from pdk.local.determined.runtime.sweeper import Sweeper
@@ -92,7 +92,7 @@ class Driver:
     def redactor(self, trial: experiments.Trial) -> logs.Redactor:
         """Masks the secrets that a trial's log may show."""
         config = experiments.get(self.db.reader, trial.experiment).config
-        return logs.Redactor(self.secret, self.around.token(trial), *secrets_of(config))
+        return logs.Redactor(self.secret, self.around.token(trial), *secrets_of(config.content))
 
     async def run(self) -> None:
         """Until cancelled: drive every trial that should run."""
@@ -112,7 +112,8 @@ class Driver:
         leaving = 0  # slots of those that make room already
         for trial in experiments.open_trials(self.db.reader):
             experiment = experiments.get(self.db.reader, trial.experiment)
-            one = scheduler.waiting(trial.id, experiment.id, experiment.config["resources"])
+            asked = experiment.config.resources
+            one = scheduler.Waiting(trial.id, experiment.id, asked.slots_per_trial, asked.priority, asked.weight, asked.max_slots)
             if trial.id not in self._tasks:
                 lives, ending = self._handle(trial) is not None, experiments.ending(self.db.reader, trial.id)
                 if not lives and not ending and not trial.stopped:
@@ -209,8 +210,8 @@ class Driver:
             file.writelines(f"[pdk] {remark}\n" for remark in experiment.remarks if trial.run == 1)
             if trial.run > 1:
                 file.write(f"[pdk] run {trial.run} of trial {trial.id}, restarts so far: {trial.restarts}\n")
-        entry = experiment.config["entrypoint"]
-        given = config.environment_variables(experiment.config, self.slots[0].kind)
+        entry = experiment.config.entrypoint
+        given = config.environment_variables(experiment.config.content, self.slots[0].kind)
         last, launch = ["determined.exec.launch"], process.launch
         own_process = True  # the code's: what is forked from the warm process only prepares for it
         if len(trial.slots) < 2 and isinstance(entry, str) and LEGACY_ENTRYPOINT.fullmatch(entry):
@@ -248,11 +249,11 @@ class Driver:
 
         It depends on the config alone: another number of threads may add up floats in another order.
         """
-        alone = searchers.kind_of(experiment.config["searcher"]["name"]).one_trial
+        alone = searchers.kind_of(experiment.config.searcher.name).one_trial
         return {} if alone or len(trial.slots) > 1 or self.slots[0].kind != "cpu" else {"OMP_NUM_THREADS": "1"}
 
     def _variables(self, trial: experiments.Trial, experiment: experiments.Experiment) -> dict[str, str]:
-        last = registry.latest_checkpoint(self.db.reader, trial.id)
+        last = checkpoints.latest(self.db.reader, trial.id)
         resume = last.uuid if last else trial.warm_start
         return {
             "DET_MASTER": self.around.master,
@@ -270,7 +271,7 @@ class Driver:
             "DET_TRIAL_SEED": str(trial.seed),
             "DET_TRIAL_RUN_ID": str(trial.run),
             "DET_STEPS_COMPLETED": str(last.steps if last else 0),
-            "DET_EXPERIMENT_CONFIG": json.dumps(experiment.config),
+            "DET_EXPERIMENT_CONFIG": json.dumps(experiment.config.content),
             "DET_HPARAMS": json.dumps(trial.hparams),
             "DET_RESOURCES_ID": f"r{trial.id}",
             "DET_RESOURCES_TYPE": "docker-container",

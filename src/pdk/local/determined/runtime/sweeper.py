@@ -13,8 +13,10 @@ from pathlib import Path
 from pdk.errors import PdkError
 from pdk.kit import process
 from pdk.kit.db import Database
-from pdk.local.determined.rules import config, experiments, registry, retention, storage
-from pdk.local.determined.runtime import checkpoints
+from pdk.local.determined.rules import checkpoints, experiments, retention, storage
+from pdk.local.determined.rules.config import environment_variables
+from pdk.local.determined.rules.sections import Config
+from pdk.local.determined.runtime import checkpoint_files
 
 log = logging.getLogger(__name__)
 # what a storage's client may be told by an experiment; anything else could change what the server runs
@@ -70,12 +72,12 @@ class Sweeper:
         Raises:
             EngineError: a storage refused.
         """
-        uuids = [found.uuid for found in registry.checkpoints(self.db.reader, experiment=experiment)]
-        content = experiments.get(self.db.reader, experiment).config
+        uuids = [found.uuid for found in checkpoints.listing(self.db.reader, experiment=experiment)]
+        config = experiments.get(self.db.reader, experiment).config
         async with self._lock:
             if uuids:
                 await self._remove(experiment, uuids, [storage.ALL])
-            await checkpoints.remove_events(content, self.cluster, experiment, self.environment(content))
+            await checkpoint_files.remove_events(config, self.cluster, experiment, self.environment(config))
         for trial in experiments.trials(self.db.reader, experiment):
             await asyncio.to_thread(shutil.rmtree, self.trials / str(trial.id), ignore_errors=True)
 
@@ -85,18 +87,18 @@ class Sweeper:
         Raises:
             EngineError: a storage refused.
         """
-        content = experiments.get(self.db.reader, self._experiment_of(uuid)).config
-        return await checkpoints.fetch(content, uuid, scratch, self.environment(content))
+        config = experiments.get(self.db.reader, self._experiment_of(uuid)).config
+        return await checkpoint_files.fetch(config, uuid, scratch, self.environment(config))
 
     def _experiment_of(self, uuid: str) -> int:
-        return experiments.trial(self.db.reader, registry.checkpoint(self.db.reader, uuid).trial).experiment
+        return experiments.trial(self.db.reader, checkpoints.get(self.db.reader, uuid).trial).experiment
 
-    def environment(self, content: Mapping[str, object]) -> dict[str, str]:
+    def environment(self, config: Config) -> dict[str, str]:
         """The variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""
-        given = {key: value for key, value in config.environment_variables(content).items() if key.startswith(CREDENTIALS)}
+        given = {key: value for key, value in environment_variables(config.content).items() if key.startswith(CREDENTIALS)}
         return {**process.base_environment(), **self.env, **given}
 
     async def _remove(self, experiment: int, uuids: Sequence[str], globs: Sequence[str]) -> None:
-        content = experiments.get(self.db.reader, experiment).config
-        left = await checkpoints.remove(content, uuids, globs, self.environment(content))
+        config = experiments.get(self.db.reader, experiment).config
+        left = await checkpoint_files.remove(config, uuids, globs, self.environment(config))
         await self.db.write(partial(retention.reduce, left=left))

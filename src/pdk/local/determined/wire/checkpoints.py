@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
-from pdk.local.determined.rules import experiments, registry, retention
+from pdk.local.determined.rules import checkpoints, experiments, retention
 from pdk.local.determined.rules.forms import Form
 from pdk.local.determined.wire.http import Driven, read
 from pdk.local.determined.wire.messages import Json
@@ -59,7 +59,7 @@ class Checkpoints(Driven):
             route("GET", "/checkpoints/{uuid}", self.download_checkpoint),
         ]
 
-    def _sorted(self, request: Request, found: list[registry.Checkpoint]) -> list[registry.Checkpoint]:
+    def _sorted(self, request: Request, found: list[checkpoints.Checkpoint]) -> list[checkpoints.Checkpoint]:
         query = request.query_params
         states = set(query.getlist("states"))
         found = [checkpoint for checkpoint in found if not states or checkpoint.state in states]
@@ -67,19 +67,19 @@ class Checkpoints(Driven):
             return found
         if query.get("sortByAttr") == "SORT_BY_SEARCHER_METRIC":
             trial = experiments.trial(self.db.reader, found[0].trial)
-            found = registry.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), found)
+            found = checkpoints.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), found)
         elif query.get("sortByAttr") == "SORT_BY_BATCH_NUMBER":
             found = sorted(found, key=lambda checkpoint: checkpoint.steps)
         return found[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else found
 
     async def experiment_checkpoints(self, request: Request) -> Json:
         experiments.get(self.db.reader, number(request))
-        rows = self._sorted(request, registry.checkpoints(self.db.reader, experiment=number(request)))
+        rows = self._sorted(request, checkpoints.listing(self.db.reader, experiment=number(request)))
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
 
     async def trial_checkpoints(self, request: Request) -> Json:
         experiments.trial(self.db.reader, number(request))
-        rows = self._sorted(request, registry.checkpoints(self.db.reader, trial=number(request)))
+        rows = self._sorted(request, checkpoints.listing(self.db.reader, trial=number(request)))
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
 
     async def delete_checkpoints(self, request: Request) -> Json:
@@ -102,19 +102,19 @@ class Checkpoints(Driven):
         return {}
 
     def _known(self, uuids: Sequence[str]) -> list[str]:
-        return [registry.checkpoint(self.db.reader, uuid).uuid for uuid in uuids]
+        return [checkpoints.get(self.db.reader, uuid).uuid for uuid in uuids]
 
     async def get_checkpoint(self, request: Request) -> Json:
-        return {"checkpoint": self.messages.checkpoint(registry.checkpoint(self.db.reader, request.path_params["uuid"]))}
+        return {"checkpoint": self.messages.checkpoint(checkpoints.get(self.db.reader, request.path_params["uuid"]))}
 
     async def checkpoint_metadata(self, request: Request) -> Json:
-        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"]).uuid
+        uuid = checkpoints.get(self.db.reader, request.path_params["uuid"]).uuid
         changed = (await read(request, Changed)).checkpoint
-        await self.db.write(partial(registry.set_checkpoint_metadata, uuid=uuid, metadata=changed.metadata))
+        await self.db.write(partial(checkpoints.set_metadata, uuid=uuid, metadata=changed.metadata))
         return await self.get_checkpoint(request)
 
     async def download_checkpoint(self, request: Request) -> Response:
-        uuid = registry.checkpoint(self.db.reader, request.path_params["uuid"]).uuid
+        uuid = checkpoints.get(self.db.reader, request.path_params["uuid"]).uuid
         scratch = Path(await asyncio.to_thread(tempfile.mkdtemp))
         packed = scratch / "packed"
 

@@ -124,22 +124,22 @@ class Cluster(Driven):
         pool = request.query_params.get("resourcePool") or "default"
         everything = experiments.listing(self.db.reader) if pool == "default" else []
         found = [entry for entry in everything if entry.state not in experiments.TERMINAL]
-        found.sort(key=lambda entry: (entry.config["resources"]["priority"], entry.id))
+        found.sort(key=lambda entry: (entry.config.resources.priority, entry.id))
         if request.query_params.get("orderBy") == "ORDER_BY_DESC":
             found.reverse()
         return page(found, request.query_params, self._job, "jobs")
 
     def _job(self, found: experiments.Experiment) -> Json:
-        resources, project = found.config["resources"], workspaces.project(self.db.reader, found.project)
+        resources, project = found.config.resources, workspaces.project(self.db.reader, found.project)
         trials = experiments.trials(self.db.reader, found.id)
         held = sum(len(trial.slots) for trial in trials if trial.id in self.driver.running)
-        wanted = sum(int(resources["slots_per_trial"]) for trial in trials if trial.ended is None)
+        wanted = sum(resources.slots_per_trial for trial in trials if trial.ended is None)
         return {
             "full": {
                 "summary": {"state": f"STATE_{'SCHEDULED' if held else 'QUEUED'}", "jobsAhead": -1 if held else 0},
                 "type": "TYPE_EXPERIMENT", "submissionTime": stamp(found.started), "username": USER["username"], "userId": USER["id"],
                 "resourcePool": "default", "isPreemptible": True, "requestedSlots": wanted, "allocatedSlots": held, "name": found.name,
-                "entityId": str(found.id), "priority": resources["priority"], "weight": resources["weight"], "jobId": found.job_id,
+                "entityId": str(found.id), "priority": resources.priority, "weight": resources.weight, "jobId": found.job_id,
                 "progress": found.progress, "workspaceId": project.workspace,
             }
         }  # fmt: skip

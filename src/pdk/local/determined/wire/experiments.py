@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
 from pdk.kit.db import Connection
-from pdk.local.determined.rules import config, continuation, experiments, registry, retention, templates, workspaces
+from pdk.local.determined.rules import checkpoints, config, continuation, experiments, retention, templates, workspaces
 from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.wire.http import Driven, read
 from pdk.local.determined.wire.messages import Json, Messages, stamp
@@ -154,9 +154,9 @@ class Experiments(Driven):
             archive = archive_of([])
 
         def work(db: Connection) -> experiments.Experiment:
-            project = workspaces.project_for(db, parsed.content, wanted.project_id or None)
-            registry.choose_source(db, parsed.content["searcher"])
-            found = experiments.create(db, parsed, wanted.config, archive, project, activate=wanted.activate, parent=parent)
+            project = workspaces.project_for(db, parsed, wanted.project_id or None)
+            made = checkpoints.with_source(db, parsed)
+            found = experiments.create(db, made, wanted.config, archive, project, activate=wanted.activate, parent=parent)
             if wanted.validate_only:
                 raise _OnlyValidated(Messages(db).experiment(found))
             return found

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pdk.kit.db import Connection
-from pdk.local.determined.rules import config, experiments, metrics, registry, searchers, summaries, workspaces
+from pdk.local.determined.rules import checkpoints, config, experiments, metrics, registry, searchers, summaries, workspaces
 
 Json = dict[str, Any]
 VERSION = "0.38.1"
@@ -37,7 +37,7 @@ class Messages:
             "notes": found.notes,
             "state": f"STATE_{found.state}",
             "archived": found.archived,
-            "config": config.redact(found.config),
+            "config": config.redact(found.config.content),
             "originalConfig": config.redact_text(found.original),
             "jobId": found.job_id,
             "numTrials": len(entries),
@@ -47,13 +47,13 @@ class Messages:
             "workspaceId": workspace.id,
             "workspaceName": workspace.name,
             "projectOwnerId": 1,
-            "searcherType": found.config["searcher"]["name"],
+            "searcherType": found.config.searcher.name,
             "startTime": stamp(found.started),
             "username": USER["username"],
             "userId": USER["id"],
             "progress": found.progress,
             "resourcePool": "default",
-            "checkpointCount": len(registry.checkpoints(self.db, experiment=found.id)),
+            "checkpointCount": len(checkpoints.listing(self.db, experiment=found.id)),
         }
         if found.ended is not None:
             message["endTime"] = stamp(found.ended)
@@ -74,7 +74,7 @@ class Messages:
             "totalBatchesProcessed": metrics.steps(self.db, found.id),
             "taskId": found.task,
             "taskIds": [found.task],
-            "checkpointCount": len(registry.checkpoints(self.db, trial=found.id)),
+            "checkpointCount": len(checkpoints.listing(self.db, trial=found.id)),
             "summaryMetrics": summaries.summary(self.db, found.id),
         }
         if found.ended is not None:
@@ -84,7 +84,7 @@ class Messages:
             message["latestValidation"] = self.metrics(latest)
         if best:
             message["bestValidation"] = self.metrics(best)
-            checkpoint = registry.checkpoint_at(self.db, found.id, best.steps)
+            checkpoint = checkpoints.at_steps(self.db, found.id, best.steps)
             if checkpoint:
                 message["bestCheckpoint"] = self.checkpoint_workload(checkpoint)
         return message
@@ -103,23 +103,23 @@ class Messages:
             for report in metrics.of_trial(self.db, found.id)
             if report.group in ("training", "validation")
         ]
-        for checkpoint in registry.checkpoints(self.db, trial=found.id):
+        for checkpoint in checkpoints.listing(self.db, trial=found.id):
             made.append((checkpoint.reported, {"checkpoint": self.checkpoint_workload(checkpoint)}))
         return [entry for _, entry in sorted(made, key=lambda pair: pair[0])]
 
-    def checkpoint_workload(self, found: registry.Checkpoint) -> Json:
+    def checkpoint_workload(self, found: checkpoints.Checkpoint) -> Json:
         """``v1CheckpointWorkload``."""
         return {
             "state": found.state, "totalBatches": found.steps, "uuid": found.uuid, "endTime": stamp(found.reported),
             "metadata": found.metadata, "resources": found.resources,
         }  # fmt: skip
 
-    def checkpoint(self, found: registry.Checkpoint) -> Json:
+    def checkpoint(self, found: checkpoints.Checkpoint) -> Json:
         """``v1Checkpoint``."""
         trial = experiments.trial(self.db, found.trial)
         experiment = experiments.get(self.db, trial.experiment)
-        validation = registry.validation_of(self.db, found)
-        shown = config.redact(experiment.config)
+        validation = checkpoints.validation_of(self.db, found)
+        shown = config.redact(experiment.config.content)
         for key in ("access_key", "secret_key"):  # clients that read the bucket themselves then use their own, or ask the master
             shown["checkpoint_storage"].pop(key, None)
         training: Json = {
@@ -129,7 +129,7 @@ class Messages:
             "hparams": trial.hparams,
             "validationMetrics": {"avgMetrics": validation or {}},
         }
-        value = searchers.metric_of(experiment.config["searcher"], validation or {})
+        value = searchers.number_of(validation or {}, experiment.config.searcher.metric)
         if value is not None:
             training["searcherMetric"] = value
         return {
@@ -158,7 +158,7 @@ class Messages:
         owner = registry.model_by_id(self.db, found.model)
         return {
             "id": found.id, "version": found.number, "model": self.model(owner),
-            "checkpoint": self.checkpoint(registry.checkpoint(self.db, found.checkpoint)),
+            "checkpoint": self.checkpoint(checkpoints.get(self.db, found.checkpoint)),
             "name": found.name, "comment": found.comment, "notes": found.notes, "labels": found.labels,
             "metadata": found.metadata, "creationTime": stamp(found.created), "lastUpdatedTime": stamp(found.updated),
             "userId": USER["id"], "username": USER["username"],

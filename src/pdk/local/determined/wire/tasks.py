@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound
-from pdk.local.determined.rules import experiments, metrics, registry, search, searchers
+from pdk.local.determined.rules import checkpoints, experiments, metrics, search, searchers
 from pdk.local.determined.rules.forms import Form
 from pdk.local.determined.wire.http import Handlers, body, read
 from pdk.local.determined.wire.messages import Json
@@ -111,7 +111,7 @@ class Tasks(Handlers):
         return {}
 
     async def checkpoint(self, request: Request) -> Json:
-        await self.db.write(partial(registry.add_checkpoint, report=await read(request, registry.CheckpointReport)))
+        await self.db.write(partial(checkpoints.add, report=await read(request, checkpoints.Report)))
         return {}
 
     async def best(self, request: Request) -> Json:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pdk.errors import UserError
 from pdk.local.determined.rules.searchers.asha import AdaptiveAsha, AsyncHalving
-from pdk.local.determined.rules.searchers.base import CANCELED, ERRORED, INVALID, Action, Counted, Create, Searcher, Stop, draws, metric_of
+from pdk.local.determined.rules.searchers.base import CANCELED, ERRORED, INVALID, Action, Counted, Create, Searcher, Stop, draws, number_of
 from pdk.local.determined.rules.searchers.grid import Grid
 from pdk.local.determined.rules.searchers.random import Random
 from pdk.local.determined.rules.searchers.single import Single
@@ -25,7 +25,7 @@ __all__ = [
     "draws",
     "kind_of",
     "make",
-    "metric_of",
+    "number_of",
 ]
 
 SEARCHERS: Mapping[str, type[Searcher]] = {kind.name: kind for kind in (Single, Random, Grid, AsyncHalving, AdaptiveAsha)}

@@ -51,11 +51,6 @@ COMMON: Mapping[str, Field] = {  # the fields of a config's section that every s
 AT_ONCE: Mapping[str, Field] = {"max_concurrent_trials": Field(WHOLE, 16, low=0)}
 
 
-def metric_of(searcher: Mapping[str, Any], values: Mapping[str, Any]) -> float | None:
-    """Return the value that a searcher looks at, out of a report's metrics; None where it is missing or no number."""
-    return number_of(values, searcher["metric"])
-
-
 def number_of(metrics: Mapping[str, Any], key: str) -> float | None:
     """Return a metric; None where it is missing or no number."""
     value = metrics.get(key)

@@ -15,15 +15,16 @@ from typing import Any
 
 from pdk.errors import EngineError
 from pdk.local.determined.rules import storage
+from pdk.local.determined.rules.sections import Config
 
 NOWHERE = "/nonexistent"
 
 
-async def remove(content: Mapping[str, Any], uuids: Sequence[str], globs: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+async def remove(config: Config, uuids: Sequence[str], globs: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     """Remove the files that match, of checkpoints of one experiment.
 
     Args:
-        content: its config.
+        config: its config.
         env: variables for a process that does it.
 
     Returns:
@@ -32,8 +33,7 @@ async def remove(content: Mapping[str, Any], uuids: Sequence[str], globs: Sequen
     Raises:
         EngineError: the storage refused, or is not there.
     """
-    section = content["checkpoint_storage"]
-    place = storage.folder(section, storage.bind_mounts(content))
+    place = storage.place(config)
     if place is not None and list(globs) == [storage.ALL]:
         if not place.is_dir():
             raise EngineError(f"the checkpoint storage {place} is not there; mount it again")
@@ -41,39 +41,37 @@ async def remove(content: Mapping[str, Any], uuids: Sequence[str], globs: Sequen
             if (target := place / uuid).parent == place and target.exists():
                 await asyncio.to_thread(shutil.rmtree, target)
         return {uuid: {} for uuid in uuids}
-    answer = await _apart({"storage": _as_seen_here(section, place), "uuids": list(uuids), "globs": list(globs)}, env)
+    answer = await _apart({"storage": _as_seen_here(config, place), "uuids": list(uuids), "globs": list(globs)}, env)
     return dict(json.loads(answer))
 
 
-async def remove_events(content: Mapping[str, Any], cluster: str, experiment: int, env: Mapping[str, str]) -> None:
+async def remove_events(config: Config, cluster: str, experiment: int, env: Mapping[str, str]) -> None:
     """Remove them.
 
     Raises:
         EngineError: as above.
     """
-    section = content["checkpoint_storage"]
-    if storage.folder(section, storage.bind_mounts(content)) is not None:
-        await asyncio.to_thread(shutil.rmtree, storage.events(content, cluster, experiment), ignore_errors=True)
+    if storage.place(config) is not None:
+        await asyncio.to_thread(shutil.rmtree, storage.events(config, cluster, experiment), ignore_errors=True)
     else:
-        await _apart({"storage": section, "events": [cluster, str(experiment)]}, env)
+        await _apart({"storage": config.checkpoint_storage.content, "events": [cluster, str(experiment)]}, env)
 
 
-async def fetch(content: Mapping[str, Any], uuid: str, scratch: Path, env: Mapping[str, str]) -> Path:
+async def fetch(config: Config, uuid: str, scratch: Path, env: Mapping[str, str]) -> Path:
     """A checkpoint's folder; copied to `scratch` out of a bucket.
 
     Raises:
         EngineError: as above.
     """
-    section = content["checkpoint_storage"]
-    place = storage.folder(section, storage.bind_mounts(content))
+    place = storage.place(config)
     if place is not None:
         return place / uuid
-    await _apart({"storage": section, "uuids": [uuid], "target": str(scratch)}, env)
+    await _apart({"storage": config.checkpoint_storage.content, "uuids": [uuid], "target": str(scratch)}, env)
     return scratch
 
 
-def _as_seen_here(section: Mapping[str, Any], place: Path | None) -> dict[str, Any]:
-    return dict(section) if place is None else {"type": "directory", "container_path": str(place)}
+def _as_seen_here(config: Config, place: Path | None) -> dict[str, Any]:
+    return config.checkpoint_storage.content if place is None else {"type": "directory", "container_path": str(place)}
 
 
 async def _apart(request: Mapping[str, Any], env: Mapping[str, str]) -> bytes:
