@@ -22,8 +22,8 @@ import grpc
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
+from pdk.installation import Installation
 from pdk.local.up import environment
-from pdk.settings import Installation
 
 ROUNDS = 5
 BUILT = Path.home() / ".cache/pdk-testbed/bin/pachctl"

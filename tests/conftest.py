@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from pdk.errors import PdkError
+from pdk.installation import SERVERS, Installation
 from pdk.kit import web
 from pdk.local.up import environment, health
-from pdk.settings import SERVERS, Installation
 
 PACKAGES = {"sshd": "openssh-server"}  # Debian's, where they are named otherwise
 PAUSE_S = 0.02  # between two looks at a condition

@@ -28,15 +28,15 @@ from typing import IO, Any
 
 from pdk.engines.pachyderm.commit_files import CommitFiles, Entry
 from pdk.engines.patience import patiently
+from pdk.environment import cache_home
 from pdk.errors import TemporaryError, UserError
-from pdk.settings import cache_home
 
 __all__ = ["PICTURES", "TABLES", "File", "Row", "files", "paths", "pictures", "rows", "texts"]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 TABLES = (".csv", ".tsv")
 FEW = 64  # up to so many missing contents are fetched one by one, several at a time
-PART = 1 << 20
+PART = 1 << 20  # bytes of a file that are read at once
 
 
 @dataclass(frozen=True)

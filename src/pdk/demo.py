@@ -23,12 +23,12 @@ from rich.console import Console
 
 from pdk.checkout import ROOT, Repository, repository
 from pdk.errors import PdkError
+from pdk.installation import SERVERS, Installation
 from pdk.local.up import environment, health
-from pdk.settings import SERVERS, Installation
 
 PROJECT, DATA, MODEL, DEPLOY = "pdk-dogs-and-cats", "dogs-and-cats-data", "dogs-and-cats-model", "dogs-and-cats-deploy"
 HOST, PREDICT = "dog-cat.models.example.com", "/v1/models/dogs-and-cats:predict"
-START_S = 90.0
+START_S = 90.0  # until `pdk up` counts as not starting
 WANTED, UNTRAINED = 0.95, 0.65  # shares of held-out drawings that a trained model gets right at least, an untrained one at most
 LOAD_PERIOD_S = 0.1  # ten requests a second run through the rollout
 QUIET, LOUD = "[experiment ", ("pictures:", "report_validation_metrics")  # of a trial's own lines, only these are shown

@@ -23,7 +23,8 @@ import requests
 
 from conftest import CHECKOUT, commit_all, examples, ssh_server, template_words, wait_until
 from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT
-from pdk.settings import Installation, named_determined
+from pdk.environment import named_determined
+from pdk.installation import Installation
 
 NODE = "10.77.0.1"
 MASTER_PORT = 8180

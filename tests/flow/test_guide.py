@@ -10,8 +10,8 @@ import pytest
 
 from conftest import CHECKOUT, git_repo, wait_until
 from pdk.errors import PdkError
+from pdk.installation import SERVERS, Installation
 from pdk.local.up import health
-from pdk.settings import SERVERS, Installation
 
 
 def test_the_guides_commands(up, pachctl, kubectl, tmp_path):

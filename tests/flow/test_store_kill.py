@@ -16,8 +16,8 @@ from pachyderm_sdk.api import pfs
 
 from conftest import Up, wait_until
 from pdk.errors import PdkError
+from pdk.installation import Installation
 from pdk.local.up import health
-from pdk.settings import Installation
 
 KILLS = int(os.environ.get("PDK_KILLS", "20"))  # 200 in `make nightly`
 

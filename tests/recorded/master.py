@@ -19,7 +19,7 @@ from determined.experimental import Determined
 from syrupy.extensions.json import JSONSnapshotExtension
 
 from conftest import wait_until
-from pdk.settings import named_determined
+from pdk.environment import named_determined
 from recorded.engine import FAILED
 from recorded.transcript import Transcript
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pdk.environment import VARIABLES
+
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 TEXTS = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.split()
@@ -50,7 +52,7 @@ def test_every_module_says_why_it_exists():
         (
             r"os\.environ",
             {
-                "settings.py",
+                "environment.py",
                 "flow/train/arguments.py",
                 "flow/deploy/arguments.py",
                 "demo.py",
@@ -65,6 +67,22 @@ def test_every_module_says_why_it_exists():
 )
 def test_what_is_written_in_one_place_only(pattern, allowed):
     assert {str(path.relative_to(ROOT / "src" / "pdk")) for path in MODULES if re.search(pattern, path.read_text())} <= allowed
+
+
+def test_every_variable_that_is_read_stands_in_the_table():
+    read = re.compile(r'(?:environ\)?(?:\.get\(|\[)|needed\(environ, |envvar=|, )"([A-Z][A-Z0-9]*_[A-Z0-9_]+|HOME|KUBECONFIG)"')
+    found = set()
+    for path in MODULES:
+        for line in path.read_text().splitlines():
+            if "environ" in line or "envvar" in line:
+                found.update(read.findall(line))
+    assert found == set(VARIABLES)
+
+
+def test_every_limit_says_what_it_limits():
+    """docs/settings.md lists them with their comments."""
+    silent = re.compile(r"^([A-Z][A-Z0-9_]*(?:_S|_LIMIT|PART|LINES|TRIES|ATTEMPTS)) = \d[^#\n]*$", re.MULTILINE)
+    assert not [(path.name, name) for path in MODULES for name in silent.findall(path.read_text())]
 
 
 def test_every_error_stands_in_the_drawing_of_the_tree():

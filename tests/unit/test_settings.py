@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pdk.settings import Engines, kubectl_config, named_pachyderm
+from pdk.environment import Addresses, kubectl_config, named_pachyderm
 
 ADDRESS = {"PACHD_ADDRESS": "grpc://pachd.example.com:80"}
 
@@ -29,8 +29,8 @@ def test_a_config_without_a_login_gives_none(tmp_path, content):
 
 def test_a_step_uses_the_secrets_token_before_its_pipelines_own():
     environ = {"PACHD_LB_SERVICE_HOST": "pachd", "PACHD_LB_SERVICE_PORT": "30650", "PACH_TOKEN": "pipeline's", "PAC_TOKEN": "robot's"}
-    assert Engines.from_variables(environ).pachd_token == "robot's"
-    assert Engines.from_variables({**environ, "PAC_TOKEN": ""}).pachd_token == "pipeline's"
+    assert Addresses.from_variables(environ).pachd_token == "robot's"
+    assert Addresses.from_variables({**environ, "PAC_TOKEN": ""}).pachd_token == "pipeline's"
 
 
 def test_kubectls_config_is_its_own_default_where_nothing_else_is_named(tmp_path):

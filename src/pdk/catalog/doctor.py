@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pdk.engines.pachyderm import Pachyderm
 
 VERSIONS = {"Pachyderm": "2.12.", "Determined": "0.38."}  # what PDK is tested with
-CONNECT_S = 5.0
+CONNECT_S = 5.0  # until an address counts as not reachable
 # how KServe, EKS, GKE and AKS are told who a service account is to a model store
 IDENTITIES = (
     "serving.kserve.io/s3-endpoint",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from pdk.catalog.requests import lines_of
-from pdk.settings import Installation, is_loopback
+from pdk.installation import Installation, is_loopback
 
 if TYPE_CHECKING:
     from pdk.engines.determined import Determined

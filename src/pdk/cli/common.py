@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pdk.environment import default_state, named_determined, named_kubeconfig, named_pachyderm
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, PdkError, TemporaryError, UserError
-from pdk.settings import Installation, default_state, is_loopback, named_determined, named_kubeconfig, named_pachyderm
+from pdk.installation import Installation, is_loopback
 
 if TYPE_CHECKING:
     from pdk.catalog import Catalog

@@ -10,8 +10,9 @@ import typer
 
 from pdk.cli.commands import Command
 from pdk.cli.common import Output, State, determined, installation, kserve, master, pachyderm
+from pdk.environment import named_ingress
 from pdk.errors import NotFound, UserError
-from pdk.settings import MODELS_NAMESPACE, named_ingress
+from pdk.installation import MODELS_NAMESPACE
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 

@@ -11,8 +11,9 @@ import typer
 from pdk import cluster
 from pdk.cli.commands import Command
 from pdk.cli.common import Output, State, installation, kserve, show
+from pdk.environment import default_state, kubectl_config
 from pdk.errors import UserError
-from pdk.settings import SERVERS, default_state, kubectl_config, ports_from
+from pdk.installation import SERVERS, ports_from
 
 PORT_HELP = "NAME=PORT for pachyderm, s3, determined, kserve or gateway; refused where it is taken. May be repeated."
 

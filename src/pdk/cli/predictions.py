@@ -15,7 +15,7 @@ from pdk.cli.commands import Command
 from pdk.cli.common import State, installation
 from pdk.errors import EngineError, TemporaryError, UserError
 
-ANSWER_S = 120.0
+ANSWER_S = 120.0  # until a prediction is given up
 
 
 def request_body(files: list[Path]) -> dict[str, object]:

@@ -10,7 +10,7 @@ import typer
 from pdk.cli import rows
 from pdk.cli.commands import Command
 from pdk.cli.common import Output, State, catalog, kserve, show
-from pdk.settings import MODELS_NAMESPACE
+from pdk.installation import MODELS_NAMESPACE
 from pdk.words import MODEL_VERSION
 
 if TYPE_CHECKING:

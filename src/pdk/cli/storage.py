@@ -16,11 +16,11 @@ import typer
 
 from pdk.cli.commands import Command
 from pdk.cli.common import State, installation
+from pdk.environment import named_pachyderm
 from pdk.errors import EngineError, NotFound, UserError
-from pdk.settings import named_pachyderm
 from pdk.words import FILE_HEAD
 
-PART = 1 << 20
+PART = 1 << 20  # bytes of a file that are read at once
 
 
 def call(state: Path | None, path: str, method: str = "POST") -> Any:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 START_S = 90.0  # how long an engine may be away at first: longer than its restart, short enough for an address that is wrong
 WAIT_S = 900.0  # and while something is waited for that has begun
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 10.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 10.0  # between two tries: the first pause, and what doubling ends at
 
 
 def patiently(what: str, call: Callable[[], T], seconds: float = START_S) -> T:

@@ -23,9 +23,9 @@ from pdk.kit import peers
 
 log = logging.getLogger(__name__)
 WINDOW = 4 << 20  # bytes of a request that wait for their reader, at most
-CONNECTION_WINDOW = 64 << 20
+CONNECTION_WINDOW = 64 << 20  # bytes that a connection may send before they are read
 FULL = 256 << 10  # bytes of an answer that wait for the client before its writer has to
-FRAME_LIMIT = 1 << 20
+FRAME_LIMIT = 1 << 20  # bytes of a frame
 STREAMS = 10_000  # calls open at once on a connection
 PREFACE = 24  # bytes of what a client says first
 HEAD = 9  # bytes of a frame's head

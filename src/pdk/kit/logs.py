@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from pathlib import Path
 
 POLL_S = 0.1  # how late a followed line may be
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # bytes of a log that are read at once
 LINE = 1 << 16  # bytes of a line that are shown
 CUT = " … (the rest of this line is left out)"
 MASK = "********"

@@ -24,8 +24,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pdk.errors import UserError
+from pdk.installation import Installation, is_loopback
 from pdk.kit import peers
-from pdk.settings import Installation, is_loopback
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SIGNED = "AWS4-HMAC-SHA256 "  # how the Authorization header of a signed S3 request begins

@@ -25,10 +25,10 @@ import psutil
 
 from pdk.durable import write_whole
 from pdk.errors import Conflict, EngineError, NotFound, UserError
+from pdk.installation import SERVERS, Installation, Ports, is_loopback
 from pdk.kit import process, web
 from pdk.kit.main import alone
 from pdk.kit.reach import FETCHED, SENT, check_allowance, folder_of
-from pdk.settings import SERVERS, Installation, Ports, is_loopback
 
 START_S = 60.0  # a server that does not answer by then will not
 SETTLE_S = 10.0  # after which a server that answers is up, well or not

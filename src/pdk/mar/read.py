@@ -12,12 +12,12 @@ from pdk.errors import UserError
 from pdk.mar.format import MANIFEST, Manifest
 from pdk.mar.source import Member, opened
 
-MAX_MEMBERS = 10_000
+MAX_MEMBERS = 10_000  # files of an archive
 MAX_BYTES = 32 << 30  # of everything unpacked
 MAX_RATIO = 200  # unpacked size to packed size, of members above RATIO_FLOOR
 RATIO_FLOOR = 1 << 20  # bytes; small files may compress well
-MANIFEST_LIMIT = 1 << 20
-PART = 1 << 20
+MANIFEST_LIMIT = 1 << 20  # bytes of an archive's manifest
+PART = 1 << 20  # bytes that are unpacked at once
 
 
 def check_name(name: str) -> None:

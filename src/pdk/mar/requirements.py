@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from pdk.errors import UserError
 
-LIMIT_S = 600.0
+LIMIT_S = 600.0  # until pip's answer is given up
 
 
 def parsed(text: str) -> list[Requirement]:

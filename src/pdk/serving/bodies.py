@@ -14,7 +14,7 @@ from starlette.requests import Request
 from pdk.serving.runner import Rejected
 from pdk.settings import Serving
 
-MAX_PARTS = 1000
+MAX_PARTS = 1000  # of a form
 RAW = ("image/", "audio/", "video/")
 UNNAMED = ("application/octet-stream", "text/plain")  # what clients say who were not told: JSON where it looks like it
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pdk.errors import PdkError, UserError
 
-LIMIT_S = 300.0
+LIMIT_S = 300.0  # until an archive's trial is given up
 
 
 def check(archive: Path, example: Path | None = None, timeout_s: float = LIMIT_S) -> list[Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
-FLUSH_S = 0.25
+FLUSH_S = 0.25  # between two writes of the request log
 EXPIRE_S = 600.0  # between two looks for files that are too old
 WAITING = 100_000  # lines that wait to be written; more are dropped, oldest first, or memory would grow without bound
 SHOWN = 64 << 10  # bytes of a body that are kept

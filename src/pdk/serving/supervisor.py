@@ -22,9 +22,10 @@ from pathlib import Path
 
 from prometheus_client import multiprocess
 
+from pdk.environment import environment_with
 from pdk.errors import UserError
 from pdk.serving.plan import Plan
-from pdk.settings import Serving, environment_with
+from pdk.settings import Serving
 
 log = logging.getLogger(__name__)
 PAUSES_S = (0.0, 0.2, 1.0, 3.0)  # before a worker that died is started again

@@ -24,7 +24,7 @@ TYPES = {  # of the protocol → numpy's
     "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 NAMES = {np.dtype(value): key for key, value in TYPES.items()}
-MAX_ELEMENTS = 1 << 26
+MAX_ELEMENTS = 1 << 26  # of a tensor
 HEADER_LENGTH = "inference-header-content-length"
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdk.environment import azure_account
 from pdk.errors import AuthError, NotFound, TemporaryError, UserError
-from pdk.settings import azure_account
 
 PARTS = 4  # of a large archive that are sent at a time
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from pdk.installation import Installation, is_loopback
 from pdk.kit import main, web
-from pdk.settings import Installation, is_loopback
 from pdk.web.app import routes
 from pdk.web.sources import Sources
 

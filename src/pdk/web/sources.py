@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pdk.catalog import Catalog, engines_of
-from pdk.settings import Installation
+from pdk.installation import Installation
 
 T = TypeVar("T")
 LOG_LINES = 500  # of a log that a page shows: its end

@@ -184,7 +184,7 @@ def test_lines_do_not_depend_on_how_they_come(size):
 HUNG = """
 import asyncio, pathlib, sys
 from pdk.local.up import Allowed, Supervisor, prepare
-from pdk.settings import Ports
+from pdk.installation import Ports
 installation = prepare(pathlib.Path(sys.argv[1]), "127.0.0.1", Ports(), Allowed(), fixed_ports=(), say=print)
 asyncio.run(Supervisor(installation, lambda text: print(text, flush=True), hung_s=4.0).run())
 """

@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import socket
 
+from pdk.installation import Ports
 from pdk.local.up import choose_ports
-from pdk.settings import Ports
 
 
 def test_replacements_are_all_different():

@@ -12,7 +12,7 @@ from pdk.errors import AuthError, NotFound, PdkError
 HASH = "pod-template-hash"  # label: the revision of a Deployment that a pod is of
 HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 RESTARTS = 1  # of a container that ended with an error: the second time is no accident
-LINES = 20
+LINES = 20  # of a pod's log that a reason is looked for in
 RUNTIME_CONTAINER = "kserve-container"
 
 

@@ -19,7 +19,7 @@ from pdk.words import ARCHIVE_DIGEST, MODEL_VERSION, PREVIOUS_SERVED
 
 CANARY = "canaryTrafficPercent"
 ATTEMPTS = 5  # of an update that somebody else was faster than
-POLL_S = 0.3
+POLL_S = 0.3  # between two looks at a service that is waited for
 SURE_S = 3.0  # for which pods must look hopeless: right after an update they may still be those of the version before
 
 

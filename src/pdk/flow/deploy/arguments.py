@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdk.environment import Addresses
 from pdk.errors import UserError
-from pdk.settings import Engines, share
+from pdk.settings import share
 from pdk.stores import BUCKETS
 
 
@@ -39,7 +40,7 @@ class Job:
     google_credentials: Path | None
     wait: bool
     timeout_s: float
-    engines: Engines
+    engines: Addresses
     pfs: Path
 
 
@@ -148,6 +149,6 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         google_credentials=options.google_application_credentials,
         wait=options.wait,
         timeout_s=options.timeout,
-        engines=Engines("", 0) if options.action else Engines.from_variables(environ),  # those talk to Kubernetes alone
+        engines=Addresses("", 0) if options.action else Addresses.from_variables(environ),  # those talk to Kubernetes alone
         pfs=Path("/pfs"),
     )

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pdk.environment import Addresses, needed
 from pdk.flow.train.checkout import Credentials
-from pdk.settings import Engines, needed
 from pdk.words import label_of
 
 
@@ -30,7 +30,7 @@ class Job:
     job_id: str
     pipeline: str
     commit: str
-    engines: Engines
+    engines: Addresses
     out: Path
 
     @property
@@ -78,6 +78,6 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         job_id=needed(environ, "PACH_JOB_ID"),
         pipeline=needed(environ, "PPS_PIPELINE_NAME"),
         commit=environ.get(f"{options.repo}_COMMIT") or needed(environ, "PACH_JOB_ID"),
-        engines=Engines.from_variables(environ),
+        engines=Addresses.from_variables(environ),
         out=Path("/pfs/out"),
     )

@@ -18,7 +18,7 @@ SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
 SHA = re.compile(r"[0-9a-f]{40}")
-TIMEOUT_S = 600
+TIMEOUT_S = 600  # until a git command is given up
 PAUSES_S = (1.0, 4.0)  # before git is run again while the other side is away
 
 

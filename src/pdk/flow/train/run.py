@@ -19,8 +19,8 @@ from pdk.flow.train.checkout import Checkout, checkout
 from pdk.provenance import numbers_of
 from pdk.timing import WAITING, clock
 
-POLL_S = 0.5
-FAILURE_LINES = 25
+POLL_S = 0.5  # between two looks at the experiment
+FAILURE_LINES = 25  # of a trial's log that a failed job ends with
 PROGRESS_STEP = 10  # percent
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from pdk.environment import inherited
+from pdk.installation import Installation, is_loopback
 from pdk.kit import main, web
 from pdk.kit.db import Database
 from pdk.local.determined.rules import experiments, sessions
@@ -25,7 +27,6 @@ from pdk.local.determined.wire.tasks import Tasks
 from pdk.local.determined.wire.templates import Templates
 from pdk.local.determined.wire.trials import Trials
 from pdk.local.determined.wire.workspaces import Workspaces
-from pdk.settings import Installation, inherited, is_loopback
 
 
 async def serve(installation: Installation) -> None:

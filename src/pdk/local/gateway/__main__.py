@@ -9,10 +9,10 @@ import aiohttp
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from pdk.installation import Installation
 from pdk.kit import main, web
 from pdk.local.gateway.proxy import ANSWER_S, Proxy
 from pdk.local.gateway.routes import Routes
-from pdk.settings import Installation
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 

@@ -16,12 +16,12 @@ from pdk.local.gateway.routes import Routes
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
 ) | {"content-length"}
-ATTEMPTS = 5
+ATTEMPTS = 5  # to find a predictor that takes a request
 DROPPED = 2  # times that a request may be sent again after a predictor took it and went away: it may be what it died of
 START_S = 60.0  # that a request waits for the first replica of a service that was scaled to zero
-RETRY_S = 0.2
+RETRY_S = 0.2  # between two of them
 BODY_LIMIT = 64 << 20  # bytes that are kept to be sent again
-ANSWER_S = 120.0
+ANSWER_S = 120.0  # until a predictor's answer is given up
 
 
 class Proxy:

@@ -20,8 +20,8 @@ import aiohttp
 from pdk.words import OPEN_REQUESTS, RELIED_ON, WAKES, WEIGHTS
 
 log = logging.getLogger(__name__)
-RETRY_S = 0.5
-REPORT_S = 0.5
+RETRY_S = 0.5  # until the Kubernetes API is asked again after a failure
+REPORT_S = 0.5  # between two reports of how many requests are open
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from pdk.installation import MODELS_NAMESPACE, Installation
 from pdk.kit import main, web
 from pdk.kit.db import Database
 from pdk.local.kserve.rules import objects
@@ -19,7 +20,6 @@ from pdk.local.kserve.runtime import pki
 from pdk.local.kserve.runtime.controller import Controller
 from pdk.local.kserve.store import table
 from pdk.local.kserve.wire.api import Api, status_body
-from pdk.settings import MODELS_NAMESPACE, Installation
 
 S3_SECRET = "pachyderm-s3"
 ACCOUNTS = ("default", "pach-deploy")

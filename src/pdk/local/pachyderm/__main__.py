@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from pdk.errors import Conflict
+from pdk.installation import Installation, is_loopback
 from pdk.kit import logs, main, web
 from pdk.kit.db import Database
 from pdk.kit.grpc_server import Answers
@@ -32,7 +33,6 @@ from pdk.local.pachyderm.wire.pfs_files import Files
 from pdk.local.pachyderm.wire.pps import Pps
 from pdk.local.pachyderm.wire.pps_logs import Logs
 from pdk.local.pachyderm.wire.pps_secrets import Secrets
-from pdk.settings import Installation, is_loopback
 
 PIPELINE_SECRET = "pipeline-secret"
 KUBE_FOLDER = "/run/pdk/kube"  # inside jobs

@@ -13,7 +13,7 @@ from pathlib import Path
 from pdk.errors import EngineError
 
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # without one of them torch, which takes seconds to import, need not be asked
-PROBE_S = 120.0
+PROBE_S = 120.0  # until the question for GPUs is given up: torch takes long to import from a cold disk
 PROBE = """
 import json, torch
 kind = "rocm" if torch.version.hip else "cuda"

@@ -29,7 +29,7 @@ from pdk.local.determined.runtime.sweeper import Sweeper
 from pdk.local.determined.runtime.warm import Zygote
 
 log = logging.getLogger(__name__)
-TAIL_LINES = 30
+TAIL_LINES = 30  # of its log that a failed trial's reason shows
 LET_GO = "let-go"  # in the run folder of a trial that the server ends with itself
 # everything that a trial's processes do among themselves stays on this machine
 INTERFACES = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), "lo")

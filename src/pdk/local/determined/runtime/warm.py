@@ -16,7 +16,7 @@ from pdk.kit import process
 log = logging.getLogger(__name__)
 IDLE_S = 600.0  # after which it is let go
 MEMORY = 2 << 30  # bytes that must be available before one is started
-READY_S = 120.0
+READY_S = 120.0  # until the process that trials are forked from counts as not starting
 COMMAND = (sys.executable, "-P", "-m", "pdk.local.determined.runtime.zygote")
 # variables that libraries read when they are imported: a trial that sets one needs a process of its own
 READ_AT_IMPORT = (

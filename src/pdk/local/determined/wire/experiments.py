@@ -165,7 +165,7 @@ class Experiments(Driven):
             found = await self.db.write(work)
         except _OnlyValidated as checked:
             return {"experiment": checked.message, "config": config.redact(parsed.content), "warnings": []}
-        return {"experiment": self.messages.experiment(found), "config": config.redact(found.config), "warnings": []}
+        return {"experiment": self.messages.experiment(found), "config": config.redact(found.config.content), "warnings": []}
 
     async def list_experiments(self, request: Request) -> Json:
         query = request.query_params

@@ -93,6 +93,7 @@ class Frame:
                 if not public:
                     self.admit(request)
                 result = await handler(request)
+                return result if isinstance(result, Response) else JSONResponse(result)
             except PdkError as error:
                 status, code, reason = next(((s, c, r) for kind, s, c, r in CODES if isinstance(error, kind)), (500, 13, "Internal"))
                 return JSONResponse(error_body(status, str(error), code, reason), status)
@@ -100,7 +101,6 @@ class Frame:
                 log.exception("%s %s", request.method, request.url.path)
                 what = f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
                 return JSONResponse(error_body(500, what, 13, "Internal"), 500)
-            return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, answer, methods=[method])
 

@@ -31,7 +31,7 @@ from pdk.local.kserve.store import table
 from pdk.words import KEEP_PREVIOUS_S, PODS, PREVIOUS, REQUEST_LOG_SAMPLE, STABLE
 
 log = logging.getLogger(__name__)
-POLL_S = 1.0
+POLL_S = 1.0  # at most until replicas are counted anew
 SETTLE_S = 2.0  # for which a new revision must answer before the one before it may go; TRIAL_S once it has stopped answering
 
 

@@ -20,7 +20,7 @@ DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the
 DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
 TRIAL_S = 10.0  # a replica that answered for less than that was not good; where another revision serves, it is not started again
-POLL_S = 0.25
+POLL_S = 0.25  # between two looks at what predictors do
 Start = Callable[[Revision], Awaitable[Predictor]]
 
 

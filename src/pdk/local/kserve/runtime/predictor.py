@@ -14,22 +14,22 @@ from pathlib import Path
 import aiohttp
 
 from pdk.errors import EngineError, TemporaryError, UserError
+from pdk.installation import is_loopback
 from pdk.kit import foreign, logs, process
 from pdk.kit.spec import Bind, Spec
 from pdk.local.kserve.rules.kinds import RUNTIME, Json
 from pdk.local.kserve.rules.rollout import Revision
 from pdk.local.kserve.runtime import storage
 from pdk.local.kserve.store import table
-from pdk.settings import is_loopback
 
 log = logging.getLogger(__name__)
 OWN = "own"  # the folder in the run folder that the runtime sees, as /run/pdk
 READY = f"{OWN}/ready.json"
 FETCH_S, FETCH_AGAIN_S = 60.0, 1.0  # for which a model store may be away, and between two tries
 READY_S = 120.0  # a model that is not loaded by then will not be
-POLL_S = 0.05
-TAIL_LINES = 20
-ANSWER_S = 30.0
+POLL_S = 0.05  # between two questions whether a new predictor is ready
+TAIL_LINES = 20  # of its log that a failed predictor's reason shows
+ANSWER_S = 30.0  # until a predictor counts as not answering
 
 
 class LoadFailed(EngineError):

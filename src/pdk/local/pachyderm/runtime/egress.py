@@ -18,7 +18,7 @@ from pdk.kit.reach import Reach, folder_of
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import find
 
-TRIES = 5
+TRIES = 5  # of a copy, before the job fails
 PAUSE_S = 1.0  # before the second try; doubles from then on
 
 

@@ -11,8 +11,8 @@ from pdk.kit.reach import NotAllowed, Reach, public_socket, split
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.runtime.uploads import Upload
 
-PART = 1 << 20
-REDIRECTS = 10
+PART = 1 << 20  # bytes that are fetched at once
+REDIRECTS = 10  # that are followed
 CONNECT_S, SILENT_S, TOTAL_S = 30.0, 60.0, 3600.0  # to connect, without a byte, for everything
 
 

@@ -28,7 +28,7 @@ from pdk.local.pachyderm.store.locations import Blob, extents
 log = logging.getLogger(__name__)
 LARGE = 1 << 20  # bytes from which content gets a file of its own
 PACK_LIMIT = 256 << 20  # bytes after which a new pack is begun
-READ = 1 << 20
+READ = 1 << 20  # bytes of a content that are read and hashed at once
 HEADER = 40  # bytes before each content of a pack
 
 

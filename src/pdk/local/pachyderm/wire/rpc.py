@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
+from pdk.installation import is_loopback
 from pdk.kit.grpc_server import Code, Method, Status
 from pdk.kit.http2 import Stream
 from pdk.kit.web import STRANGER
@@ -15,7 +16,6 @@ from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import Refused
 from pdk.local.pachyderm.wire import schema
 from pdk.local.pachyderm.wire.schema import Schema
-from pdk.settings import is_loopback
 
 log = logging.getLogger(__name__)
 CODES: tuple[tuple[type[PdkError], Code], ...] = (  # the first that fits counts

@@ -20,7 +20,7 @@ from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import Blob, find
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, timestamp, whole_number, xml
 
-MAX_KEYS = 1000
+MAX_KEYS = 1000  # of a listing's page, as S3's
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 

@@ -26,7 +26,7 @@ from pdk.local.pachyderm.store.incoming import Incoming
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, parse_bucket, parse_xml, timestamp, whole_number, xml
 
 PART_MINIMUM = 5 << 20  # bytes of every part but the last
-PART_LIMIT = 10_000
+PART_LIMIT = 10_000  # parts of an upload, as S3's
 XML_LIMIT = 4 << 20  # bytes of a request's XML
 CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
 
