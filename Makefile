@@ -30,8 +30,9 @@ test: setup lint unit
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check src tests containers bench sample-data requirements pipelines
+	$(BIN)/ruff format --check src tests containers experiments bench sample-data requirements pipelines
 	$(BIN)/mypy
+	for folder in experiments/*/; do MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; done
 	$(BIN)/lint-imports
 	$(BIN)/cog --check $(COG_PART) $(COGGED)
 	$(BIN)/python pipelines/generate.py --check

@@ -1,8 +1,10 @@
 """From a customer to the numbers that the model takes, in training and at the endpoint alike.
 
-A request holds ``{"instances": [{"tenure_months": 3, "monthly_charges": 79.5, "support_calls": 4, "late_payments": 2, "contract": "monthly"}]}``;
-the answer is ``{"churn": 1, "probability": 0.93}`` for each.
+A request holds ``{"instances": [{"tenure_months": 3, "monthly_charges": 79.5, "support_calls": 4, "late_payments": 2,
+"contract": "monthly"}]}``; the answer is ``{"churn": 1, "probability": 0.93}`` for each.
 """
+
+from typing import Any
 
 import torch
 
@@ -11,8 +13,8 @@ CONTRACTS = ("monthly", "yearly", "two-year")
 WIDTH = len(NUMBERS) + len(CONTRACTS)
 
 
-def features(row):
-    """A customer as WIDTH floats.
+def features(row: Any) -> list[float]:
+    """Return a customer as WIDTH floats.
 
     Raises:
         ValueError: a column is missing, or holds what it cannot.
@@ -37,13 +39,14 @@ def features(row):
 class ChurnHandler:
     """A handler in TorchServe's form."""
 
-    def initialize(self, context):
+    def initialize(self, context: Any) -> None:
         """Load the model; `context.system_properties` says where it is."""
         properties, manifest = context.system_properties, context.manifest
         self.model = torch.jit.load(f"{properties['model_dir']}/{manifest['model']['serializedFile']}", map_location="cpu").eval()
 
-    def handle(self, data, context):
-        """Customers in, predictions out, one for each."""
+    def handle(self, data: list[Any], context: Any) -> list[dict[str, Any]]:
+        """Return a prediction for each customer."""
+        del context
         rows = torch.tensor([features(row) for row in data])
         with torch.inference_mode():
             chances = torch.sigmoid(self.model(rows)).tolist()

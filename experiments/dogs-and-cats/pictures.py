@@ -1,6 +1,8 @@
 """Makes tensors of the pictures of a data commit: all of them, or those that changed since another commit."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,8 @@ WORD = re.compile(r"(?:^|[^a-z])(cat|dog)s?(?=[^a-z]|$)")
 HELD_OUT = 7  # one picture in so many validates
 
 
-def label_of(path):
-    """1 for a cat, 0 for a dog, from the file's own name or else the folder it lies in; None where neither tells."""
+def label_of(path: str) -> int | None:
+    """Return 1 for a cat, 0 for a dog, from the file's own name or else the folder it lies in; None where neither tells."""
     for name in path.strip("/").split("/")[::-1][:2]:
         found = set(WORD.findall(name.lower()))
         if len(found) == 1:
@@ -25,18 +27,18 @@ def label_of(path):
 class Pictures:
     """The labelled pictures of a run, in memory: `x` uint8 of shape (N, 3, SIDE, SIDE), `y` of shape (N,)."""
 
-    def __init__(self, rows):
+    def __init__(self, rows: Sequence[tuple[np.ndarray, int]]) -> None:
         self.x, self.y = torch.from_numpy(np.stack([x for x, _ in rows])), torch.tensor([y for _, y in rows])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.x[index], self.y[index]
 
 
-def load(source):
-    """Training and validation pictures.
+def load(source: dict[str, Any]) -> tuple[Pictures, Pictures]:
+    """Return training and validation pictures.
 
     Raises:
         ValueError: the commit holds no picture of a cat or dog.

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 import zlib
+from typing import Any
 
 import torch
 
@@ -19,18 +20,18 @@ MOST = 384  # words of a context
 FEW = 32  # words of a question
 
 
-def words(text):
-    """Words and marks of a text, with the position of each."""
+def words(text: str) -> list[tuple[str, int]]:
+    """Return the words and marks of a text, with the position of each."""
     return [(match.group(), match.start()) for match in WORDS.finditer(text)]
 
 
-def number(word):
-    """The bucket of a word; 0 is for what is no word."""
+def number(word: str) -> int:
+    """Return the bucket of a word; 0 is for what is no word."""
     return zlib.crc32(word.lower().encode()) % (BUCKETS - 1) + 1
 
 
-def numbers(context, question):
-    """Context and question as words, their buckets, and for each word of the context whether the question has it too.
+def numbers(context: Any, question: Any) -> tuple[list[tuple[str, int]], list[int], list[float], list[int]]:
+    """Return context and question as words, their buckets, and for each word of the context whether the question has it too.
 
     Raises:
         ValueError: they are no texts, or have no words, or too many.
@@ -49,16 +50,19 @@ def numbers(context, question):
 class Json(logging.Formatter):
     """One JSON object a line, as log collectors read it."""
 
-    def format(self, record):
-        said = {"message": record.getMessage(), "levelname": record.levelname, "module": record.module, "funcName": record.funcName,
-                "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(record.created))}
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        said = {
+            "message": record.getMessage(), "levelname": record.levelname, "module": record.module, "funcName": record.funcName,
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(record.created)),
+        }  # fmt: skip
         return json.dumps(said)
 
 
 class AnswerHandler:
     """A handler in TorchServe's form."""
 
-    def initialize(self, context):
+    def initialize(self, context: Any) -> None:
         """Load the model; `context.system_properties` says where it is."""
         self.log = logging.getLogger("question-answering")
         self.log.handlers, self.log.propagate = [logging.StreamHandler(sys.stdout)], False
@@ -68,14 +72,15 @@ class AnswerHandler:
         self.log.info("loading model %s", context.manifest["model"].get("modelName"))
         self.model = torch.jit.load(path, map_location="cpu").eval()
 
-    def handle(self, data, context):
-        """Questions in, answers out, one for each."""
+    def handle(self, data: list[Any], context: Any) -> list[dict[str, Any]]:
+        """Return an answer for each question."""
+        del context
         return [self._answer(row) for row in data]
 
-    def _answer(self, row):
+    def _answer(self, row: Any) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise ValueError(f'an instance is an object with "context" and "question", not a {type(row).__name__}')
-        text = row.get("context")
+        text: Any = row.get("context")
         found, known, shared, wanted = numbers(text, row.get("question"))
         with torch.inference_mode():
             first, last = self.model(torch.tensor([known]), torch.tensor([shared]), torch.tensor([wanted]))
