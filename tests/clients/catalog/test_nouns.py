@@ -99,6 +99,18 @@ def test_data_and_pipelines(catalog, project):
         catalog.commits(project, "data").get("0" * 32)
 
 
+def test_jobs_of_earlier_versions_of_a_pipeline_are_listed_too(catalog, project):
+    """An engine lists those of the newest one unless it is asked for more; what was green before an update would not be found."""
+    before = [job.id for job in catalog.jobs(project, "p").list(100).items]
+    spec = {
+        **catalog.pipelines(project).get("p").spec,
+        "pipeline": {"name": "p", "project": {"name": project}},
+        "description": "another version",
+    }
+    catalog.engines.pachyderm.create_pipeline(spec, update=True)
+    assert {*before} <= {job.id for job in catalog.jobs(project, "p").list(100).items}
+
+
 def test_what_changes_is_seen(catalog, project, tmp_path):
     stop, seen = threading.Event(), []
 

@@ -11,6 +11,7 @@ from pachyderm_sdk.api import pfs, pps
 from pdk.engines.pachyderm.connection import Connection, mapped_errors, moment
 from pdk.engines.records import Datum, Job, LogLine, Pipeline
 
+EVERY = -1  # versions of a pipeline, as the engine counts back
 COUNTS = {"processed": "data_processed", "skipped": "data_skipped", "total": "data_total", "failed": "data_failed"}
 
 
@@ -60,12 +61,12 @@ class Pipelines(Connection):
             self._client.pps.create_secret(name=name, data=dict(data))
 
     def jobs(self, project: str, pipeline: str | None = None) -> Iterator[Job]:
-        """Give the jobs of a project or pipeline, newest first."""
+        """Give the jobs of a project or pipeline, newest first, those of a pipeline's earlier versions too."""
         with mapped_errors(self.address):
             if pipeline:
-                found = self._client.pps.list_job(pipeline=_named(project, pipeline))
+                found = self._client.pps.list_job(pipeline=_named(project, pipeline), history=EVERY)
             else:
-                found = self._client.pps.list_job(projects=[pfs.Project(name=project)])
+                found = self._client.pps.list_job(projects=[pfs.Project(name=project)], history=EVERY)
             for info in found:
                 yield _job(info)
 

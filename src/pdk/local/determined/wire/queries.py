@@ -25,13 +25,13 @@ def number(request: Request, name: str = "id") -> int:
     return _whole(name, request.path_params[name])
 
 
-def whole(query: QueryParams, name: str) -> int:
-    """Return a whole number of a query; 0 where it is not given.
+def whole(query: QueryParams, name: str, default: int = 0) -> int:
+    """Return a whole number of a query; `default` where it is not given.
 
     Raises:
         UserError: it is not a number.
     """
-    return _whole(name, query.get(name) or "0")
+    return _whole(name, text) if (text := query.get(name)) else default
 
 
 def wholes(query: QueryParams, name: str) -> list[int]:

@@ -76,7 +76,7 @@ class Tasks(Handlers):
             return now.stopped or now.preempted or experiments.get(self.db.reader, trial.experiment).state in PREEMPTING
 
         try:
-            async with asyncio.timeout(whole(request.query_params, "timeout_seconds") or PREEMPTION_S):
+            async with asyncio.timeout(whole(request.query_params, "timeout_seconds", PREEMPTION_S)):
                 async for _ in self.db.changes.watch():
                     if wanted():
                         break

@@ -215,7 +215,7 @@ class Api:
                     yield line + "\n"
 
             return StreamingResponse(stream(), media_type="text/plain")
-        lines = logs.tail(path, _whole(query, "tailLines") or 1 << 30, 1 << 26)
+        lines = logs.tail(path, _whole(query, "tailLines", 1 << 30), 1 << 26)
         return PlainTextResponse("".join(f"{line}\n" for line in lines))
 
     # writing
@@ -319,8 +319,9 @@ def _read(reader: Callable[[bytes], Any], raw: bytes) -> Any:
         raise bad_request(f"the body of the request cannot be read: {error}") from error
 
 
-def _whole(query: Mapping[str, str], name: str) -> int:
-    text = query.get(name) or "0"
+def _whole(query: Mapping[str, str], name: str, default: int = 0) -> int:
+    if not (text := query.get(name)):
+        return default
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise bad_request(f"{name}: Invalid value: {text!r}: must be a whole number")
     return int(text)
