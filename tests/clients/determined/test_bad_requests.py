@@ -3,6 +3,7 @@
 import base64
 import importlib
 import re
+import time
 
 import pytest
 import requests
@@ -102,3 +103,12 @@ def test_what_a_client_leaves_out_or_sends_as_null_has_its_default(server):
     answer = server.post(f"{server.base}/api/v1/models", json={"name": "n2", "labels": "one"})
     assert answer.status_code == 400
     assert "labels" in answer.json()["error"]["error"]
+
+
+def test_a_question_for_preemption_that_does_not_wait_is_answered_at_once(server):
+    assert server.post(f"{server.base}/api/v1/experiments/1/activate").status_code == 200
+    task = server.get(f"{server.base}/api/v1/trials/1").json()["trial"]["taskId"]
+    began = time.monotonic()
+    answer = server.get(f"{server.base}/api/v1/allocations/{task}.0/signals/preemption", params={"timeout_seconds": 0})
+    assert answer.json() == {"preempt": False}
+    assert time.monotonic() - began < 20  # its own default is a minute

@@ -1,11 +1,14 @@
 """Paths and globs."""
 
+import re
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdk.errors import PdkError, UserError
-from pdk.local.pachyderm.rules.globs import compile_glob, replace
+from pdk.local.pachyderm.rules.globs import _Translator, compile_glob, replace
 from pdk.local.pachyderm.rules.model import check_path, clean_path
 
 
@@ -45,6 +48,34 @@ def test_a_cleaned_path_is_clean(text):
 )  # fmt: skip
 def test_globs(pattern, path, matches):
     assert bool(compile_glob(pattern).fullmatch(path)) is matches
+
+
+@pytest.mark.parametrize("pattern", ["/+(+(a))b", "/*(*(*(a)))b", "/**a**a**a**a**a**b", "/*a*a*a*a*a*a*a*a*b", "/{*a,*a}*{*a,*a}*b"])
+def test_no_pattern_takes_long(pattern):
+    began = time.monotonic()
+    assert not compile_glob(pattern).fullmatch("/" + "a" * 4000)
+    assert time.monotonic() - began < 2
+
+
+def test_what_would_take_long_beside_an_exclusion_is_refused():
+    assert compile_glob("/a/!(b)/*").fullmatch("/a/c/d")
+    for pattern in ("/!(a)*b*c", "/!(+(+(a)))b", "/!(**a**)"):
+        with pytest.raises(UserError, match="beside !"):
+            compile_glob(pattern)
+
+
+@given(st.text(alphabet="ab*?{}()@+/.,|[!]", max_size=12), st.text(alphabet="ab/.", max_size=6))
+def test_both_engines_answer_alike(pattern, path):
+    """What is too slow for Python's `re` in general is compared with it on short paths."""
+    translator = _Translator(pattern)
+    try:
+        expected = re.compile(translator.sequence(), re.DOTALL).fullmatch(path)
+        compiled = compile_glob(pattern)
+    except UserError:
+        return
+    found = compiled.fullmatch(path)
+    assert bool(found) == bool(expected)
+    assert compiled.groups == re.compile(_Translator(pattern).sequence()).groups
 
 
 @example("[!]")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
 SHA = re.compile(r"[0-9a-f]{40}")
+METADATA = ipaddress.ip_address("fd00:ec2::254")  # of AWS, over IPv6
 TIMEOUT_S = 600  # until a git command is given up
 PAUSES_S = (1.0, 4.0)  # before git is run again while the other side is away
 
@@ -61,6 +64,23 @@ def check_url(url: str, roots: Sequence[Path]) -> str:
     if parts.password or (parts.scheme == "https" and parts.username not in (None, "git")):
         raise UserError("the git URL carries a credential, which would end up in logs; use one from the pipeline's secrets instead")
     return parts.geturl()
+
+
+def check_host(url: str) -> None:
+    """Refuse a git server that is a machine's own: clouds hand out a node's credentials at link-local addresses.
+
+    Raises:
+        UserError: the URL's host is, or resolves to, such an address.
+    """
+    host = urlsplit(url).hostname or "" if "://" in url else url.partition(":")[0].rpartition("@")[2]
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:  # git says so in its own words
+        return
+    for text in found:
+        address = ipaddress.ip_address(str(text).partition("%")[0])
+        if address.is_link_local or address == METADATA or (getattr(address, "ipv4_mapped", None) or address).is_link_local:
+            raise UserError(f"git URL {url!r} is not fetched: {host} is {address}, a link-local address, which no git server has")
 
 
 def _local(url: str, roots: Sequence[Path]) -> Path:
@@ -225,6 +245,8 @@ def checkout(
         UserError: URL, ref or folder are wrong, or git's own reason.
     """
     url, ref, sub_dir = check_url(url, roots), check_ref(ref), check_folder(sub_dir)
+    if not url.startswith("/"):
+        check_host(url)
     git = Git(scratch, url, credentials or Credentials())
     git("init", "--quiet", str(git.repo))
     inside = ("-C", str(git.repo))

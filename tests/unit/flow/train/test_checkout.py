@@ -39,6 +39,14 @@ def test_urls_that_are_refused(url):
         check_url(url, ())
 
 
+@pytest.mark.parametrize(
+    "url", ["https://169.254.169.254/latest/meta-data", "ssh://git@169.254.170.2/x", "git@169.254.169.254:x", "https://2852039166/x"]
+)
+def test_a_machines_own_addresses_are_not_fetched_from(url, tmp_path):
+    with pytest.raises(UserError, match="link-local address, which no git server has"):
+        checkout(url, "main", "", tmp_path)
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_a_clean_url_or_refused(text):
     try:

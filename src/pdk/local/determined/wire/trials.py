@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import re2
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -69,12 +69,8 @@ class Trials(Driven):
         before, after = (_time(query.get(f"timestamp{name}")) for name in ("Before", "After"))
         if (before is not None and before < trial.started) or (after is not None and after > last and trial.ended is not None):
             return lambda _line: False
-        levels, text = set(query.getlist("levels")), query.get("searchText") or ""
-        try:
-            pattern = re.compile(text if query.get("enableRegex") == "true" else re.escape(text), re.IGNORECASE)
-        except re.error as error:
-            raise UserError(f"searchText: {text!r} is no regular expression: {error}") from error
-        return lambda line: (not levels or _level(line) in levels) and (not text or pattern.search(line) is not None)
+        levels, search = set(query.getlist("levels")), _search(query.get("searchText") or "", regular=query.get("enableRegex") == "true")
+        return lambda line: (not levels or _level(line) in levels) and search(line)
 
     async def fields(self, request: Request) -> Response:
         experiments.trial(self.db.reader, number(request))
@@ -90,6 +86,24 @@ class Trials(Driven):
             count += 1
             if wanted(shown := redact(line)):
                 yield _log_line(trial.id, count, shown)
+
+
+def _search(text: str, *, regular: bool) -> Callable[[str], bool]:
+    """Return the test whether a line holds a text, or what a regular expression means; capitals do not count.
+
+    Raises:
+        UserError: it is not a regular expression.
+    """
+    if not regular:
+        wanted = text.lower()
+        return lambda line: wanted in line.lower()
+    options = re2.Options()
+    options.case_sensitive, options.log_errors = False, False
+    try:
+        pattern = re2.compile(text, options)  # takes time by the length of a line, whatever the expression is
+    except re2.error as error:
+        raise UserError(f"searchText: {text!r} is not a regular expression: {error}") from error
+    return lambda line: pattern.search(line) is not None
 
 
 def _level(line: str) -> str:

@@ -121,20 +121,21 @@ def whole_number(text: str | None, default: int, limit: int) -> int:
     return min(int(text), limit)
 
 
-UNSAFE_XML = re.compile(rb"<!(?:DOCTYPE|ENTITY)")
+UNSAFE_XML = re.compile(r"<!(?:DOCTYPE|ENTITY)")
 
 
 def parse_xml(body: bytes) -> ET.Element:
     """The root of a request's XML, its namespace removed.
 
     Raises:
-        S3Error: it is not well-formed, or declares entities.
+        S3Error: it is not well-formed, not in UTF-8 (in others a declaration could hide), or declares entities.
     """
-    if UNSAFE_XML.search(body):
-        raise S3Error("MalformedXML")
     try:
-        root = ET.fromstring(body)  # noqa: S314 - declarations were refused above
-    except ET.ParseError:
+        text = body.decode("utf-8-sig")
+        if "\0" in text or UNSAFE_XML.search(text):  # the parser takes text with NULs between its letters for UTF-16
+            raise S3Error("MalformedXML")
+        root = ET.fromstring(text)  # noqa: S314 - declarations were refused above
+    except (UnicodeDecodeError, ET.ParseError, ValueError, RecursionError):
         raise S3Error("MalformedXML") from None
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
