@@ -19,6 +19,7 @@ from typing import Any
 
 from pdk.durable import write_whole
 from pdk.errors import Conflict, PdkError
+from pdk.kit.http1 import raise_limit
 
 LOCK_S = 30.0  # a server that is told to stop lets predictors drain first
 
@@ -31,6 +32,7 @@ def run(name: str, start: Callable[[Path], None]) -> None:
     if len(sys.argv) != 2:
         sys.exit(f"usage: python -m pdk.local.{name} STATE")
     state = Path(sys.argv[1])
+    raise_limit()
     os.umask(0o077)  # databases and logs hold what is nobody else's business
     try:
         with alone(state, name):

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pdk.errors import UserError
+from pdk.errors import TemporaryError, UserError
 from pdk.installation import Installation, is_loopback
 from pdk.kit import peers
+from pdk.kit.http1 import Bounded
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SIGNED = "AWS4-HMAC-SHA256 "  # how the Authorization header of a signed S3 request begins
@@ -182,6 +183,7 @@ def server(app: ASGIApp, *, tls: tuple[str, str] | None = None, drain_s: int = 5
     """
     config = uvicorn.Config(
         app,
+        http=Bounded,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -239,11 +241,15 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         TooLarge: it has more than `limit` bytes.
+        TemporaryError: it does not come whole.
     """
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLarge(f"the request is larger than {limit:,} bytes")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the request is larger than {limit:,} bytes")
+            parts.append(part)
+    except ClientDisconnect:
+        raise TemporaryError("the client went away before its request was whole") from None
     return b"".join(parts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from pdk.kit.http1 import Bounded
 from pdk.settings import Serving
 
 
@@ -26,7 +27,7 @@ async def serve(app: Any, sock: socket.socket, stop: asyncio.Event, started: Cal
     """
     config = uvicorn.Config(
         app, access_log=False, log_config=None, lifespan="off", timeout_graceful_shutdown=Serving.drain_s, server_header=False,
-        date_header=False, timeout_keep_alive=Serving.keep_alive_s, proxy_headers=False, ws="none", http="httptools", interface="asgi3",
+        date_header=False, timeout_keep_alive=Serving.keep_alive_s, proxy_headers=False, ws="none", http=Bounded, interface="asgi3",
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[sock]))  # noqa: SLF001 - the public one installs its own signal handlers
