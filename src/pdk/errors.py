@@ -10,6 +10,7 @@
     │   ├── NotSupported       known, but not offered here
     │   ├── Unreadable         a document is not what it should be                     (documents)
     │   ├── TooLarge           a request is larger than it may be                      (kit.web)
+    │   ├── TooMuchHeld        messages that are not whole have no more room          (kit.http2_stream)
     │   ├── Refused            what Pachyderm refuses, in its words                    (local.pachyderm.rules.model)
     │   │   ├── StillInUse     something stands on what is to be removed               (local.pachyderm.rules.repos)
     │   │   └── Circle         a branch would feed itself                              (local.pachyderm.rules.repos)

@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from pdk.errors import WireError
-from pdk.kit.http2 import Stream
+from pdk.kit.http2_stream import Stream, TooMuchHeld
 
 log = logging.getLogger(__name__)
 MESSAGE_LIMIT = 20 << 20  # bytes
@@ -79,7 +79,7 @@ async def messages(stream: Stream, decode: Callable[[bytes], Any]) -> AsyncGener
         Status: a message is too large, compressed, cut off, or none of the expected kind.
     """
     rest, needed = bytearray(), HEAD
-    while data := await stream.read():
+    while data := await _read(stream, len(rest)):
         rest += data
         if len(rest) < needed:
             continue
@@ -102,6 +102,13 @@ async def messages(stream: Stream, decode: Callable[[bytes], Any]) -> AsyncGener
         rest = bytearray(data[position:])
     if rest:
         raise Status(Code.INTERNAL, "the request ended within a message")
+
+
+async def _read(stream: Stream, kept: int) -> bytes:
+    try:
+        return await stream.read(kept)
+    except TooMuchHeld as error:
+        raise Status(Code.RESOURCE_EXHAUSTED, str(error)) from None
 
 
 def seconds(timeout: str | None) -> float | None:

@@ -7,135 +7,62 @@ of the grpcio library 65 on a message; what is read here costs about two.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
 from functools import partial
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RemoteSettingsChanged, RequestReceived, StreamEnded, StreamReset, WindowUpdated
-from h2.exceptions import FlowControlError, H2Error
+from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
 from pdk.kit import peers
+from pdk.kit.http2_stream import FRAME_LIMIT, HELD, HELD_IN_ALL, WINDOW, Answer, Headers, Stream
 
 log = logging.getLogger(__name__)
-WINDOW = 4 << 20  # bytes of a request that wait for their reader, at most
 CONNECTION_WINDOW = 64 << 20  # bytes that a connection may send before they are read
-FULL = 256 << 10  # bytes of an answer that wait for the client before its writer has to
-FRAME_LIMIT = 1 << 20  # bytes of a frame
 STREAMS = 10_000  # calls open at once on a connection
+RESETS, RESETS_PER_S = 1000, 100.0  # calls that a client may begin and give up: at once, and in the long run
+CONTROLS, CONTROLS_PER_S = 10_000, 1000.0  # frames beside content and calls (PING, SETTINGS, windows): likewise,
+CONTROL_BYTES = 1024  # and one more for so many bytes of content that travel, for clients measure a fast connection by PINGs
+TURN = 300  # frames that go through `h2` before others have their turn: some 20 ms
 PREFACE = 24  # bytes of what a client says first
 HEAD = 9  # bytes of a frame's head
 DATA, WINDOW_UPDATE = 0, 8  # kinds of frames
+CONTENT = frozenset((0, 1, 9))  # content and headers; what they cost has its own limits
+QUIET_S = 10.0  # between two lines of the log about clients that were sent away
 
-Headers = Sequence[tuple[str, str]]
-Answer = Callable[["Stream"], Awaitable[None]]
 
+class Budget:
+    """What a client may do at once, and how fast it may do it again.
 
-class Stream:
-    """One request and its answer.
-
-    `headers` are the request's, `read` gives its content, `write` and `end` answer. The task that answers is cancelled when the client
-    gives up.
+    Args:
+        most: at once.
+        per_s: that come back each second.
     """
 
-    def __init__(self, connection: Connection, id_: int, headers: Mapping[str, str]) -> None:
-        self.connection, self.id, self.headers = connection, id_, headers
-        self.task: asyncio.Task[None] | None = None
-        self._incoming: list[bytes] = []
-        self._unread = 0
-        self._arrived = asyncio.Event()
-        self.ended = False  # the client has sent everything
-        self._owed = 0  # bytes read that the client may send anew
-        self._out = bytearray()
-        self._room = asyncio.Event()
-        self._headers: Headers = ()
-        self.trailers: Headers | None = None  # what ends the answer, once it is known
+    def __init__(self, most: int, per_s: float) -> None:
+        self.most, self.per_s, self.left, self.at = float(most), per_s, float(most), time.monotonic()
 
-    # the request
-
-    def feed(self, data: bytes) -> None:
-        """More of the content has come.
-
-        Raises:
-            FlowControlError: more than the client was granted.
-        """
-        self._unread += len(data)
-        if self._unread > WINDOW + FRAME_LIMIT:
-            raise FlowControlError(f"{self._unread} bytes of a request wait for their reader, {WINDOW} were granted")
-        self._incoming.append(data)
-        self._arrived.set()
-
-    def feed_end(self) -> None:
-        """All of the content has come."""
-        self.ended = True
-        self._arrived.set()
-
-    async def read(self) -> bytes:
-        """All that has come since the last time; waits for at least one byte, empty at the end."""
-        while not self._incoming:
-            if self.ended:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        data = b"".join(self._incoming)
-        self._incoming.clear()
-        self._unread = 0
-        self._owed += len(data)
-        if self._owed > WINDOW // 2 and not self.ended:
-            self.connection.grant(self.id, self._owed)
-            self._owed = 0
-        return data
-
-    # the answer
-
-    def start(self, headers: Headers) -> None:
-        """The headers of the answer; they are sent with its first bytes."""
-        self._headers = headers
-
-    def write(self, data: bytes) -> None:
-        """More of the answer; sent together with what follows at once."""
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self.push)
-        self._out += data
-
-    @property
-    def full(self) -> bool:
-        """Whether `drain` is due before more is written."""
-        return len(self._out) > FULL // 4
-
-    async def drain(self) -> None:
-        """Send, let others have their turn, and wait while the client is far behind."""
-        self.push()
-        await asyncio.sleep(0)
-        while len(self._out) > FULL:
-            self._room.clear()
-            await self._room.wait()
-
-    def end(self, trailers: Headers) -> None:
-        """End the answer, as soon as all of it is sent."""
-        self.trailers = trailers
-        self.push()
-
-    def push(self) -> None:
-        """Send what the client takes now."""
-        if self.connection.send(self, self._out):
-            self._room.set()
-
-    def begin(self) -> Headers:
-        """The headers that have not been sent yet; once."""
-        headers, self._headers = self._headers, ()
-        return headers
+    def spend(self, count: float = 1.0) -> bool:
+        """Take `count`; whether there was as much."""
+        now = time.monotonic()
+        self.left = min(self.most, self.left + (now - self.at) * self.per_s) - count
+        self.at = now
+        return self.left >= 0
 
 
 class Connection(asyncio.Protocol):
     """A client; `answer` is run for each of its requests."""
 
-    def __init__(self, answer: Answer, connections: set[Connection]) -> None:
-        self.answer, self.connections = answer, connections
+    def __init__(self, answer: Answer, server: Server) -> None:
+        self.answer, self.server, self.connections = answer, server, server.connections
+        self._held = 0  # bytes of unfinished messages
+        self._resets, self._controls = Budget(RESETS, RESETS_PER_S), Budget(CONTROLS, CONTROLS_PER_S)
         self.streams: dict[int, Stream] = {}
         self._buffer = bytearray()
         self._preface = PREFACE
@@ -171,19 +98,44 @@ class Connection(asyncio.Protocol):
             self._give_up(stream)
 
     def pause_writing(self) -> None:
+        """The client does not read what it is sent: nothing more is read of it either, or its acknowledgements would fill the memory."""
         self._paused = True
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._paused = False
         self._push_all()
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
         try:
             self._take(data)
         except H2Error as error:  # not HTTP/2, or not as it should be
-            log.info("a client was sent away: %s", error or type(error).__name__)
-            self._flush()
-            self._transport.close()
+            self._send_away(str(error) or type(error).__name__)
+
+    def _send_away(self, why: str) -> None:
+        self.server.sent_away(why)
+        self._flush()
+        self._transport.close()
+
+    def _calm(self, why: str) -> None:
+        """End a connection whose client asks for more work than it may."""
+        self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+        self._send_away(why)
+
+    def _go_on(self) -> None:
+        """Read again, what waits in the buffer first."""
+        if not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self.data_received(b"")
+
+    def hold(self, count: int) -> bool:
+        """Count bytes of unfinished messages, or (less than 0) that they are done with; whether there is room for them."""
+        if count > 0 and (self._held + count > HELD or self.server.held + count > HELD_IN_ALL):
+            return False
+        self._held += count
+        self.server.held += count
+        return True
 
     # what comes in
 
@@ -197,8 +149,12 @@ class Connection(asyncio.Protocol):
             self._buffer += data
             data = bytes(self._buffer)
             self._buffer.clear()
-        position, length_of_all, streams = 0, len(data), self.streams
-        while length_of_all - position >= HEAD:
+        position, length_of_all, streams, handled = 0, len(data), self.streams, 0
+        while length_of_all - position >= HEAD and not self._paused and not self._transport.is_closing():
+            if handled >= TURN:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_later(0, self._go_on)
+                break
             kind_and_flags = data[position + 3 : position + 5]
             end = position + HEAD + int.from_bytes(data[position : position + 3], "big")
             if end > length_of_all and end - position <= HEAD + FRAME_LIMIT:
@@ -207,6 +163,10 @@ class Connection(asyncio.Protocol):
             if kind_and_flags == b"\0\0":  # content, without padding and not the end
                 stream = streams.get(int.from_bytes(data[position + 5 : position + HEAD], "big") & 0x7FFFFFFF)
             if stream is None:
+                handled += 1
+                if kind_and_flags[0] not in CONTENT and not self._controls.spend():
+                    self._calm("it sent too many frames that carry nothing")
+                    break
                 self._handle(data[position:end])
             else:
                 stream.feed(data[position + HEAD : end])
@@ -214,6 +174,7 @@ class Connection(asyncio.Protocol):
             position = end
         self._buffer += data[position:]
         if self._owed > CONNECTION_WINDOW // 2:
+            self._controls.spend(-self._owed / CONTROL_BYTES)
             self.grant(0, self._owed)
             self._owed = 0
 
@@ -236,8 +197,11 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, StreamEnded):
             if found := self.streams.get(event.stream_id):
                 found.feed_end()
-        elif isinstance(event, StreamReset) and (found := self.streams.get(event.stream_id)):
-            self._give_up(found)
+        elif isinstance(event, StreamReset):
+            if not self._resets.spend():
+                self._calm("it gave up too many calls")
+            if found := self.streams.get(event.stream_id):
+                self._give_up(found)
 
     async def _run(self, stream: Stream) -> None:
         try:
@@ -245,14 +209,19 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("%s", stream.headers.get(":path"))
             if stream.id in self.streams:
-                self._h2.reset_stream(stream.id, ErrorCodes.INTERNAL_ERROR)
+                with contextlib.suppress(H2Error):  # it is closed already, with its connection
+                    self._h2.reset_stream(stream.id, ErrorCodes.INTERNAL_ERROR)
                 self._flush()
         finally:
+            stream.refused = True  # what still comes is nobody's
+            stream.release()
             if stream.trailers is None:
                 self.streams.pop(stream.id, None)
 
     def _give_up(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
+        stream.refused = True
+        stream.release()
         if stream.task is not None:
             stream.task.cancel()
 
@@ -271,6 +240,7 @@ class Connection(asyncio.Protocol):
         before, size = len(out), self._h2.max_outbound_frame_size
         while out and (room := min(size, self._h2.local_flow_control_window(stream.id))) > 0:
             self._h2.send_data(stream.id, bytes(out[:room]))
+            self._controls.spend(-room / CONTROL_BYTES)
             del out[:room]
         if not out and stream.trailers is not None:
             self._finish(stream, stream.trailers)
@@ -305,11 +275,20 @@ class Server:
     def __init__(self, answer: Answer, host: str, port: int) -> None:
         self.answer, self.host, self.port = answer, host, port
         self.connections: set[Connection] = set()
+        self.held = 0  # bytes of unfinished messages
+        self._sent_away, self._told = 0, -QUIET_S
+
+    def sent_away(self, why: str) -> None:
+        """Note that a client was sent away; with many of them the log has a line now and then, not one for each."""
+        self._sent_away += 1
+        if (now := time.monotonic()) - self._told >= QUIET_S:
+            log.info("%d clients were sent away, the last one because: %s", self._sent_away, why)
+            self._sent_away, self._told = 0, now
 
     async def run(self) -> None:
         """Serve until cancelled."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(partial(Connection, self.answer, self.connections), self.host, self.port)
+        server = await loop.create_server(partial(Connection, self.answer, self), self.host, self.port)
         try:
             await server.serve_forever()
         finally:

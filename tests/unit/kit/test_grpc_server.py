@@ -5,16 +5,19 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 
 import grpc
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, TrailersReceived
-from hyperframe.frame import DataFrame
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, DataReceived, TrailersReceived
+from hyperframe.frame import DataFrame, PingFrame, RstStreamFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import wait_until
 from pdk.kit import grpc_server, http2
 
 LARGE = 5 << 20
@@ -60,7 +63,7 @@ def service():
 
 
 @pytest.fixture(scope="module")
-def port(service):
+def server(service):
     def method(name, **kind):
         return grpc_server.Method(getattr(service, name), bytes, bytes, **{"streams_in": False, "streams_out": False} | kind)
 
@@ -86,9 +89,14 @@ def port(service):
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield port
+    yield server
     loop.call_soon_threadsafe(task.cancel)
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def port(server):
+    return server.port
 
 
 @pytest.fixture
@@ -209,3 +217,72 @@ def test_bytes_may_arrive_in_any_pieces(port, messages, data):
     content, trailers = exchange(port, client, pieces)
     assert content[5:] == b"%d" % sum(map(len, messages))
     assert trailers == {"grpc-status": "0"}
+
+
+HEADERS = [(":method", "POST"), (":path", "/t/total"), (":scheme", "http"), (":authority", "x"), ("content-type", "application/grpc")]
+
+
+@contextlib.contextmanager
+def hostile(port):
+    """A client's connection, and its side of the protocol."""
+    client = H2Connection(H2Configuration(header_encoding="utf-8"))
+    client.initiate_connection()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(client.data_to_send())
+        yield connection, client
+
+
+def ended_with(connection, client):
+    """The code with which a server ends a connection; None where it only hangs up."""
+    code = None
+    with contextlib.suppress(ConnectionError):
+        while data := connection.recv(1 << 20):
+            for event in client.receive_data(data):
+                if isinstance(event, ConnectionTerminated):
+                    code = event.error_code
+    return code
+
+
+def test_calls_that_are_begun_and_given_up_are_bounded(port, channel):
+    """What is known as rapid reset (CVE-2023-44487)."""
+    with hostile(port) as (connection, client):
+        with contextlib.suppress(ConnectionError):
+            for number in range(1, 20_000, 2):
+                client.send_headers(number, HEADERS)
+                client.reset_stream(number, ErrorCodes.CANCEL)
+                connection.sendall(client.data_to_send())
+        assert ended_with(connection, client) in (ErrorCodes.ENHANCE_YOUR_CALM, None)
+    assert channel.unary_unary("/t/echo")(b"others") == b"others"
+
+
+def test_frames_that_carry_nothing_are_bounded(port, channel):
+    with hostile(port) as (connection, client):
+        sent, waits = 0, []
+        with contextlib.suppress(ConnectionError):
+            for _turn in range(100):
+                connection.sendall(PingFrame(0, opaque_data=b"12345678").serialize() * 1000)
+                sent += 1000
+                began = time.monotonic()
+                assert channel.unary_unary("/t/echo")(b"others") == b"others"
+                waits.append(time.monotonic() - began)
+        assert sent < 100_000
+        assert sorted(waits)[len(waits) // 2] < 0.5
+        ended_with(connection, client)
+
+
+def test_messages_that_are_not_whole_have_bounded_room(server, port, channel):
+    with hostile(port) as (connection, client):
+        refused, part = 0, struct.pack("!BI", 0, 2 << 20) + bytes(1 << 20)
+        for number in range(1, 200, 2):  # 100 MB of halves
+            client.send_headers(number, HEADERS)
+            connection.sendall(client.data_to_send() + b"".join(
+                DataFrame(number, data=part[start : start + 16_384]).serialize() for start in range(0, len(part), 16_384)
+            ))  # fmt: skip
+        while refused < 30:
+            for event in client.receive_data(connection.recv(1 << 20)):
+                refused += isinstance(event, TrailersReceived) and dict(event.headers)["grpc-status"] == "8"  # RESOURCE_EXHAUSTED
+        assert http2.HELD // 2 < server.held <= http2.HELD
+        assert channel.unary_unary("/t/echo")(b"others") == b"others"
+        connection.sendall(RstStreamFrame(1, error_code=ErrorCodes.CANCEL).serialize())
+    wait_until(lambda: server.held == 0, 20, "the room")  # it is everybody's again
+    assert channel.stream_unary("/t/total")(bytes(10 << 20) for _ in range(12)) == b"%d" % (120 << 20)

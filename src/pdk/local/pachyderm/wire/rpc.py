@@ -10,7 +10,7 @@ from typing import Any
 from pdk.errors import AuthError, Conflict, EngineError, NotFound, NotSupported, PdkError, TemporaryError, UserError
 from pdk.installation import is_loopback
 from pdk.kit.grpc_server import Code, Method, Status
-from pdk.kit.http2 import Stream
+from pdk.kit.http2_stream import Stream
 from pdk.kit.web import STRANGER
 from pdk.local.pachyderm.rules import repos
 from pdk.local.pachyderm.rules.model import Refused
