@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-import re
 import uuid
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
@@ -20,11 +18,9 @@ from pdk.local.pachyderm.rules.model import Commit, CommitRef
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.wire.s3_common import S3Error, element, parse_bucket, xml
 from pdk.local.pachyderm.wire.s3_read import Reads
+from pdk.local.pachyderm.wire.s3_signed import verify
 from pdk.local.pachyderm.wire.s3_write import Writes
 
-CREDENTIAL = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=([^/,]+)/(\d{8})/([^/]+)/s3/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})"
-)
 NOT_OFFERED = frozenset(
     """accelerate acl analytics cors encryption inventory lifecycle logging metrics notification object-lock policy policyStatus
     publicAccessBlock replication requestPayment tagging website versions legal-hold retention torrent restore select""".split()  # noqa: SIM905
@@ -101,28 +97,7 @@ class Gateway:
     def _admit(self, request: Request) -> None:
         if not self.required and peers.of_scope(request.scope):
             return
-        match = CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
-        if match is None:
-            raise S3Error("AccessDenied", "Sign the request (AWS4-HMAC-SHA256) with the installation's secret as both keys", 403)
-        if not hmac.compare_digest(match[1], self.secret):
-            raise S3Error("InvalidAccessKeyId", "The access key is not the installation's secret", 403)
-        if not hmac.compare_digest(match[5], self._signature(request, match[3], match[4].split(";"))):
-            raise S3Error("SignatureDoesNotMatch", "The signature does not fit the request and the secret", 403)
-
-    def _signature(self, request: Request, region: str, signed: list[str]) -> str:
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-        from botocore.credentials import Credentials
-
-        signer = S3SigV4Auth(Credentials(self.secret, self.secret), "s3", region)
-        headers = {name: request.headers.get(name, "") for name in signed}
-        path = request.scope.get("raw_path", b"").decode()
-        query = request.scope["query_string"].decode()
-        rebuilt = AWSRequest(request.method, f"http://{headers.get('host', '')}{path}" + (f"?{query}" if query else ""), headers)
-        rebuilt.context["timestamp"] = request.headers.get("x-amz-date", "")
-        rebuilt.context["payload_signing_enabled"] = True
-        canonical = signer.canonical_request(rebuilt)
-        return str(signer.signature(signer.string_to_sign(rebuilt, canonical), rebuilt))
+        request.state.seal = verify(request, self.secret)
 
 
 def _refusal(request: Request, error: S3Error) -> Response:

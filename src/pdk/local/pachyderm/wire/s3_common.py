@@ -58,6 +58,9 @@ CODES = {  # code → status and message, as the engine's gateway has them
             "or the multipart upload might have been aborted or completed."
         ),
     ),
+    "MaxMessageLengthExceeded": (400, "Your request was too big."),
+    "RequestTimeTooSkewed": (403, "The difference between the request time and the server's time is too large."),
+    "XAmzContentSHA256Mismatch": (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
     "NotImplemented": (501, "This functionality is not implemented."),
     "WriteToOutputBranch": (400, "You cannot write to an output branch"),
 }

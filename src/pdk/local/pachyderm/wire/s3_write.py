@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pdk.errors import Conflict, NotFound
 from pdk.kit.db import Connection, Database
-from pdk.kit.web import read_body
 from pdk.local.pachyderm.rules import branches, commits, files, multipart, repos
 from pdk.local.pachyderm.rules.model import BranchRef, Commit, CommitRef, Refused, check_path
 from pdk.local.pachyderm.runtime.uploads import Upload, blob_of
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.incoming import Incoming
+from pdk.local.pachyderm.wire.s3_body import content, whole
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, parse_bucket, parse_xml, timestamp, whole_number, xml
 
 PART_MINIMUM = 5 << 20  # bytes of every part but the last
 PART_LIMIT = 10_000  # parts of an upload, as S3's
 XML_LIMIT = 4 << 20  # bytes of a request's XML
-CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r\n]*)?\r\n")
-
-
-async def content(request: Request) -> AsyncIterator[bytes]:
-    """The object that a request carries, without the framing of ``aws-chunked``.
-
-    Raises:
-        S3Error: the connection broke off, or the framing is wrong.
-    """
-    framed = "aws-chunked" in request.headers.get("content-encoding", "") or request.headers.get("x-amz-content-sha256", "").startswith(
-        "STREAMING-"
-    )
-    buffer, left = bytearray(), 0
-    try:
-        async for part in request.stream():
-            if not framed:
-                yield part
-                continue
-            buffer += part
-            while buffer:
-                if left:
-                    taken = bytes(buffer[:left])
-                    del buffer[: len(taken)]
-                    left -= len(taken)
-                    yield taken
-                    continue
-                if buffer.startswith(b"\r\n"):
-                    del buffer[:2]
-                    continue
-                match = CHUNK.match(buffer)
-                if match is None:
-                    if len(buffer) > 4096:
-                        raise S3Error("InvalidRequest", "the body is not framed as aws-chunked")
-                    break
-                left = int(match[1], 16)
-                if not left:  # what follows are trailers
-                    return
-                del buffer[: match.end()]
-    except ClientDisconnect as error:
-        raise S3Error("IncompleteBody") from error
-    if framed:
-        raise S3Error("IncompleteBody")
 
 
 class Writes:
@@ -134,7 +89,7 @@ class Writes:
             return await self._delete_many(request, self._target(bucket))
         ref = parse_bucket(bucket)
         if request.method == "PUT" and "versioning" in request.query_params:
-            status = parse_xml(await read_body(request, XML_LIMIT)).findtext("Status")
+            status = parse_xml(await whole(request, XML_LIMIT)).findtext("Status")
             if status != "Enabled":
                 raise S3Error("NotImplemented", "every bucket keeps its versions: they are the branch's commits")
             return Response()
@@ -183,15 +138,10 @@ class Writes:
     # objects
 
     async def _put(self, request: Request, ref: CommitRef, key: str) -> Response:
-        hashed = hashlib.md5(usedforsecurity=False)
         with Upload(self.db, self.blobs) as upload:
             upload.replace(key, b"")
             async for part in content(request):
-                hashed.update(part)
                 upload.add(key, part)
-            wanted = request.headers.get("content-md5")
-            if wanted and wanted != base64.b64encode(hashed.digest()).decode():
-                raise S3Error("BadDigest")
             return self._written(await upload.commit(ref), key)
 
     async def _put_folder(self, request: Request) -> Response:
@@ -231,7 +181,7 @@ class Writes:
             await upload.commit(ref)
 
     async def _delete_many(self, request: Request, ref: CommitRef) -> Response:
-        asked = parse_xml(await read_body(request, XML_LIMIT))
+        asked = parse_xml(await whole(request, XML_LIMIT))
         keys = [node.findtext("Key") or "" for node in asked.findall("Object")]
         root, good = ET.Element("DeleteResult", xmlns=NAMESPACE), []
         for key in keys:
@@ -287,7 +237,7 @@ class Writes:
 
     async def _complete(self, request: Request, bucket: str, ref: CommitRef, key: str) -> Response:
         id_ = self._upload(request, bucket, key)
-        asked = parse_xml(await read_body(request, XML_LIMIT)).findall("Part")
+        asked = parse_xml(await whole(request, XML_LIMIT)).findall("Part")
         numbers = [whole_number(node.findtext("PartNumber"), -1, PART_LIMIT) for node in asked]
         if not numbers:
             raise S3Error("MalformedXML")
