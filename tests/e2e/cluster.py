@@ -6,6 +6,7 @@ one where DETERMINED_MASTER names its binary; its tasks run in an image of their
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -238,6 +239,17 @@ class Flow:
 
         job = wait_until(ended, timeout, f"the end of job {pipeline}@{commit}")
         return job["state"], job.get("reason", "")
+
+    def first_failure(self, pipeline, green):
+        """The first job of a pipeline that failed after a green one: an update runs the new code on data that was there already."""
+        words = ("pachctl", "list", "job", "--pipeline", pipeline, "--project", PROJECT, "--history", "all", "--raw")
+        text, jobs = run(*words).strip(), []
+        while text:
+            job, end = json.JSONDecoder().raw_decode(text)
+            text = text[end:].lstrip()
+            jobs.append(job)
+        later = itertools.takewhile(lambda job: job["job"]["id"] != green, jobs)
+        return [job["job"]["id"] for job in later if job["state"] == "JOB_FAILURE"][-1]
 
     def log(self, pipeline):
         """What the pipeline's pods have printed."""

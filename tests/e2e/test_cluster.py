@@ -61,7 +61,8 @@ def test_the_main_job(flow, code, store):
     seen = flow.seen(third)
     assert seen["states"] == {"commit": "ok", "train": "ok", "archive": "ok", "serve": "failed", "predict": "waiting"}
     assert "the weights need a device that is not here" in seen["cause"]["reason"]
-    assert (seen["cause"]["step"], seen["cause"]["first_red"], seen["cause"]["last_green"]) == ("serve", third, second)
+    turned = seen["cause"]["first_red"], seen["cause"]["last_green"]
+    assert (seen["cause"]["step"], turned) == ("serve", (flow.first_failure(DEPLOY, second), second))
     assert seen["cause"]["differences"]["files"] == {"added": 1}
     assert seen["cause"]["serves"] == [f"models/dog-cat: version {second}"]
 

@@ -137,7 +137,7 @@ class Causes:
         for job in itertools.islice(earlier, 1, BACK):
             if job.state == "SUCCESS" and job.datums.get("processed"):  # one that skipped everything, after an update, shows nothing
                 return first, job
-            first = job if JOB_STATES.get(job.state) == FAILED else first
+            first = job if job.state == "FAILURE" else first  # not one that somebody killed, or an update of its pipeline
         return first, None
 
     def _differences(self, green: Job, red: Job) -> Differences:
