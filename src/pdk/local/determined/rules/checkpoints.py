@@ -33,6 +33,11 @@ class Checkpoint:
     resources: Mapping[str, Any]
     reported: float
 
+    @property
+    def size(self) -> int:
+        """Return the bytes of its files."""
+        return sum(int(size) for size in self.resources.values())
+
 
 class Report(Form, frozen=True):
     """A checkpoint as a trial's program reports it; `resources` are its files, path → bytes."""
@@ -136,13 +141,6 @@ def validation_of(db: Connection, found: Checkpoint) -> Mapping[str, Any] | None
     return dict(json.loads(row["metrics"])) if row else None
 
 
-def sort_by_metric(db: Connection, experiment: experiments.Experiment, found: list[Checkpoint]) -> list[Checkpoint]:
-    """Sort checkpoints: best first by the searcher's metric; those without one last."""
-    searcher = experiment.config.searcher
-    sign = 1 if searcher.smaller_is_better else -1
-
-    def key(one_: Checkpoint) -> tuple[bool, float]:
-        value = searchers.number_of(validation_of(db, one_) or {}, searcher.metric)
-        return value is None, sign * (value or 0.0)
-
-    return sorted(found, key=key)
+def measured(db: Connection, found: Checkpoint, metric: str) -> float | None:
+    """Return a validation metric of a checkpoint; None where it was not reported with it."""
+    return searchers.number_of(validation_of(db, found) or {}, metric)

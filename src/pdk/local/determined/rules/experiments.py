@@ -129,6 +129,12 @@ def listing(db: Connection) -> list[Experiment]:
     return [_experiment(row) for row in db.execute(f"SELECT {COLUMNS} FROM experiment ORDER BY id DESC").fetchall()]
 
 
+def last_start(db: Connection, project: int) -> float | None:
+    """Return when the newest experiment of a project began; None where it has none."""
+    found = db.execute("SELECT max(started) FROM experiment WHERE project = ?", (project,)).fetchone()[0]
+    return None if found is None else float(found)
+
+
 def labels(db: Connection) -> list[str]:
     """Return the labels that experiments carry."""
     return [row[0] for row in db.execute("SELECT DISTINCT value FROM experiment, json_each(experiment.labels) ORDER BY value").fetchall()]

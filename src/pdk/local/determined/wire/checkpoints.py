@@ -6,12 +6,13 @@ import asyncio
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.background import BackgroundTask
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -19,9 +20,19 @@ from starlette.routing import Route
 from pdk.errors import NotFound, UserError
 from pdk.local.determined.rules import checkpoints, experiments, retention
 from pdk.local.determined.rules.forms import Form
+from pdk.local.determined.rules.sections import Searcher
 from pdk.local.determined.wire.http import Driven, read
 from pdk.local.determined.wire.messages import Json
-from pdk.local.determined.wire.queries import number, page
+from pdk.local.determined.wire.queries import by_value, descending, number, ordered, page
+
+ORDERS = ("ORDER_BY_ASC", "ORDER_BY_DESC")
+KEYS: Mapping[str, Callable[[checkpoints.Checkpoint], Any]] = {
+    "UUID": lambda one: one.uuid,
+    "TRIAL_ID": lambda one: one.trial,
+    "BATCH_NUMBER": lambda one: one.steps,
+    "END_TIME": lambda one: one.reported,
+    "STATE": lambda one: one.state,
+}
 
 
 class Chosen(Form, frozen=True):
@@ -59,27 +70,34 @@ class Checkpoints(Driven):
             route("GET", "/checkpoints/{uuid}", self.download_checkpoint),
         ]
 
-    def _sorted(self, request: Request, found: list[checkpoints.Checkpoint]) -> list[checkpoints.Checkpoint]:
-        query = request.query_params
-        states = set(query.getlist("states"))
+    def _sorted(
+        self, query: QueryParams, found: Sequence[checkpoints.Checkpoint], searcher: Searcher, *, best_first: bool
+    ) -> list[checkpoints.Checkpoint]:
+        """Those that a query asks for, in its order; by the searcher's metric without an order it is best first, where `best_first`."""
+        states, metric = set(query.getlist("states")), query.get("sortByMetric")
         found = [checkpoint for checkpoint in found if not states or checkpoint.state in states]
-        if not found:
-            return found
-        if query.get("sortByAttr") == "SORT_BY_SEARCHER_METRIC":
-            trial = experiments.trial(self.db.reader, found[0].trial)
-            found = checkpoints.sort_by_metric(self.db.reader, experiments.get(self.db.reader, trial.experiment), found)
-        elif query.get("sortByAttr") == "SORT_BY_BATCH_NUMBER":
-            found = sorted(found, key=lambda checkpoint: checkpoint.steps)
-        return found[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else found
+        if metric and query.get("sortByAttr"):
+            raise UserError("sortByMetric and sortByAttr cannot be given together")
+        if metric:
+            return by_value(found, lambda one: checkpoints.measured(self.db.reader, one, metric), downwards=descending(query))
+        sign = 1 if searcher.smaller_is_better or not best_first or query.get("orderBy") in ORDERS else -1
+
+        def by_searcher(one: checkpoints.Checkpoint) -> float | None:
+            value = checkpoints.measured(self.db.reader, one, searcher.metric)
+            return None if value is None else sign * value
+
+        return ordered(found, query, {**KEYS, "SEARCHER_METRIC": by_searcher}, name="sortByAttr")
 
     async def experiment_checkpoints(self, request: Request) -> Json:
-        experiments.get(self.db.reader, number(request))
-        rows = self._sorted(request, checkpoints.listing(self.db.reader, experiment=number(request)))
+        experiment = experiments.get(self.db.reader, number(request))
+        found = checkpoints.listing(self.db.reader, experiment=experiment.id)
+        rows = self._sorted(request.query_params, found, experiment.config.searcher, best_first=True)
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
 
     async def trial_checkpoints(self, request: Request) -> Json:
-        experiments.trial(self.db.reader, number(request))
-        rows = self._sorted(request, checkpoints.listing(self.db.reader, trial=number(request)))
+        trial = experiments.trial(self.db.reader, number(request))
+        found, experiment = checkpoints.listing(self.db.reader, trial=trial.id), experiments.get(self.db.reader, trial.experiment)
+        rows = self._sorted(request.query_params, found, experiment.config.searcher, best_first=False)  # as the engine does it
         return page(rows, request.query_params, self.messages.checkpoint, "checkpoints")
 
     async def delete_checkpoints(self, request: Request) -> Json:

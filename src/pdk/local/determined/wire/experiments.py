@@ -7,19 +7,20 @@ import base64
 import io
 import mimetypes
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
 from pdk.errors import NotFound, UserError
 from pdk.kit.db import Connection
-from pdk.local.determined.rules import checkpoints, config, continuation, experiments, retention, templates, workspaces
+from pdk.local.determined.rules import checkpoints, config, continuation, experiments, metrics, retention, templates, workspaces
 from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.wire.http import Driven, read
 from pdk.local.determined.wire.messages import Json, Messages, stamp
-from pdk.local.determined.wire.queries import number, numbered, page, whole
+from pdk.local.determined.wire.queries import number, numbered, ordered, page, whole
 
 CONTEXT_LIMIT = 95 << 20  # bytes, as the engine's
 REGULAR, DIRECTORY = 48, 53  # a context file's type, as tar writes it
@@ -180,9 +181,29 @@ class Experiments(Driven):
             and (not project or project == entry.project)
             and numbered(entry.id, query, "experimentIdFilter")
         ]
-        if query.get("orderBy") != "ORDER_BY_DESC" and query.get("sortBy"):
-            found.reverse()
+        if query.get("sortBy"):
+            found = ordered(found, query, self._orders())
         return page(found, query, self.messages.experiment, "experiments")
+
+    def _orders(self) -> dict[str, Callable[[experiments.Experiment], Any]]:
+        db = self.db.reader
+        return {
+            "ID": lambda found: found.id,
+            "NAME": lambda found: found.name,
+            "DESCRIPTION": lambda found: found.description,
+            "START_TIME": lambda found: found.started,
+            "END_TIME": lambda found: found.ended,
+            "STATE": lambda found: found.state,
+            "PROGRESS": lambda found: found.progress,
+            "FORKED_FROM": lambda found: found.parent,
+            "PROJECT_ID": lambda found: found.project,
+            "USER": lambda found: found.id,  # there is one user, and one pool
+            "RESOURCE_POOL": lambda found: found.id,
+            "NUM_TRIALS": lambda found: len(experiments.trials(db, found.id)),
+            "CHECKPOINT_COUNT": lambda found: len(checkpoints.listing(db, experiment=found.id)),
+            "CHECKPOINT_SIZE": lambda found: sum(one.size for one in checkpoints.listing(db, experiment=found.id)),
+            "SEARCHER_METRIC_VAL": lambda found: metrics.best_validation(db, found),
+        }
 
     async def get_experiment(self, request: Request) -> Json:
         message = self.messages.experiment(experiments.get(self.db.reader, number(request)))

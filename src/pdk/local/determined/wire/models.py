@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.local.determined.rules import registry
+from pdk.local.determined.rules import registry, workspaces
 from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.wire.http import Handlers, read
 from pdk.local.determined.wire.messages import Json
-from pdk.local.determined.wire.queries import number, page
+from pdk.local.determined.wire.queries import number, ordered, page
 
 
 class Destination(Form, frozen=True):
@@ -61,7 +63,15 @@ class Registry(Handlers):
             and labels <= set(found.labels)
             and description in found.description.lower()
         ]
-        return page(models[::-1] if query.get("orderBy") == "ORDER_BY_DESC" else models, query, self.messages.model, "models")
+        keys: dict[str, Callable[[registry.Model], Any]] = {
+            "NAME": lambda found: found.name,
+            "DESCRIPTION": lambda found: found.description,
+            "CREATION_TIME": lambda found: found.created,
+            "LAST_UPDATED_TIME": lambda found: found.updated,
+            "NUM_VERSIONS": lambda found: registry.count_versions(self.db.reader, found.id),
+            "WORKSPACE": lambda found: workspaces.workspace(self.db.reader, found.workspace).name,
+        }
+        return page(ordered(models, query, keys), query, self.messages.model, "models")
 
     async def labels(self, _request: Request) -> Json:
         return {"labels": registry.model_labels(self.db.reader)}
@@ -98,7 +108,8 @@ class Registry(Handlers):
     async def list_versions(self, request: Request) -> Json:
         owner = self._model(request)
         rows = registry.versions(self.db.reader, owner.id)
-        rows = rows if request.query_params.get("orderBy") == "ORDER_BY_DESC" else rows[::-1]
+        keys: dict[str, Callable[[registry.Version], Any]] = {"VERSION": lambda one: one.number, "CREATION_TIME": lambda one: one.created}
+        rows = ordered(rows, request.query_params, keys, "VERSION")
         return {"model": self.messages.model(owner), **page(rows, request.query_params, self.messages.version, "modelVersions")}
 
     def _version(self, request: Request) -> registry.Version:

@@ -1,9 +1,9 @@
-"""What a request's address says: numbers of its path, pages and filters of its query."""
+"""What a request's address says: numbers of its path; pages, orders and filters of its query."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
@@ -47,6 +47,38 @@ def _whole(name: str, text: str) -> int:
     if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= DIGITS):
         raise UserError(f"{name}: {text!r} is not a number")
     return int(text)
+
+
+def ordered(
+    items: Sequence[T], query: QueryParams, keys: Mapping[str, Callable[[T], Any]], default: str = "", name: str = "sortBy"
+) -> list[T]:
+    """Return items in the order that ``sortBy`` and ``orderBy`` of a query ask for.
+
+    Args:
+        keys: what each value of ``sortBy`` compares (without SORT_BY_); what it gives None for comes last, whichever way.
+        default: by what they are sorted where the query does not say; empty for the order that they have.
+
+    Raises:
+        UserError: they cannot be sorted by that.
+    """
+    wanted = (query.get(name) or "").removeprefix("SORT_BY_").removeprefix("UNSPECIFIED") or default
+    if wanted and wanted not in keys:
+        raise UserError(f"{name}: SORT_BY_{wanted} is not offered; these are: {', '.join(f'SORT_BY_{key}' for key in keys)}")
+    if not wanted:
+        return list(items[::-1]) if descending(query) else list(items)
+    return by_value(items, keys[wanted], downwards=descending(query))
+
+
+def descending(query: QueryParams) -> bool:
+    """Whether a query asks for the largest first."""
+    return query.get("orderBy") == "ORDER_BY_DESC"
+
+
+def by_value(items: Sequence[T], key: Callable[[T], Any], *, downwards: bool) -> list[T]:
+    """Return items sorted by what a key gives of each; those that it gives None for come last, whichever way."""
+    valued = [(key(item), item) for item in items]
+    known = sorted((pair for pair in valued if pair[0] is not None), key=lambda pair: pair[0], reverse=downwards)
+    return [item for _, item in known] + [item for value, item in valued if value is None]
 
 
 def page(items: Sequence[T], query: QueryParams, render: Callable[[T], Any], key: str) -> dict[str, Any]:

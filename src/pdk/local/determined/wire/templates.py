@@ -13,7 +13,7 @@ from pdk.local.determined.rules import templates, workspaces
 from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.wire.http import Handlers, body, read
 from pdk.local.determined.wire.messages import Json
-from pdk.local.determined.wire.queries import page
+from pdk.local.determined.wire.queries import ordered, page
 
 
 class NewTemplate(Form, frozen=True):
@@ -47,6 +47,7 @@ class Templates(Handlers):
     async def listed(self, request: Request) -> Json:
         part = (request.query_params.get("name") or "").lower()
         found = [template for template in templates.listing(self.db.reader) if part in template.name.lower()]
+        found = ordered(found, request.query_params, {"NAME": lambda template: template.name}, "NAME")
         return page(found, request.query_params, self._message, "templates")
 
     async def get(self, request: Request) -> Json:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import re2
 from starlette.datastructures import QueryParams
@@ -17,10 +18,11 @@ from starlette.routing import Route
 
 from pdk.errors import UserError
 from pdk.kit import logs
-from pdk.local.determined.rules import experiments
+from pdk.local.determined.rules import checkpoints, experiments, metrics, searchers
+from pdk.local.determined.rules.sections import Searcher
 from pdk.local.determined.wire.http import Driven
 from pdk.local.determined.wire.messages import Json, stamp
-from pdk.local.determined.wire.queries import number, page, whole
+from pdk.local.determined.wire.queries import number, ordered, page, whole
 
 
 class Trials(Driven):
@@ -38,7 +40,31 @@ class Trials(Driven):
         ]
 
     async def list_trials(self, request: Request) -> Json:
-        return page(experiments.trials(self.db.reader, number(request)), request.query_params, self.messages.trial, "trials")
+        searcher = experiments.get(self.db.reader, number(request)).config.searcher
+        found = ordered(experiments.trials(self.db.reader, number(request)), request.query_params, self._orders(searcher), "ID")
+        return page(found, request.query_params, self.messages.trial, "trials")
+
+    def _orders(self, searcher: Searcher) -> dict[str, Callable[[experiments.Trial], Any]]:
+        """What trials are sorted by; of metrics the better is the smaller one, whichever way better is, as the engine has it."""
+        db, sign = self.db.reader, 1 if searcher.smaller_is_better else -1
+
+        def value(found: experiments.Trial, which: int) -> float | None:
+            report = metrics.validations(db, found)[which]
+            number_ = searchers.number_of(report.values, searcher.metric) if report else None
+            return None if number_ is None else sign * number_
+
+        return {
+            "ID": lambda found: found.id,
+            "START_TIME": lambda found: found.started,
+            "END_TIME": lambda found: found.ended,
+            "STATE": lambda found: found.state,
+            "RESTARTS": lambda found: found.restarts,
+            "DURATION": lambda found: (found.ended or time.time()) - found.started,
+            "BATCHES_PROCESSED": lambda found: metrics.steps(db, found.id),
+            "CHECKPOINT_SIZE": lambda found: sum(one.size for one in checkpoints.listing(db, trial=found.id)),
+            "LATEST_VALIDATION_METRIC": lambda found: value(found, 0),
+            "BEST_VALIDATION_METRIC": lambda found: value(found, 1),
+        }
 
     async def kill_trial(self, request: Request) -> Json:
         await self.db.write(partial(experiments.kill_trial, id_=number(request)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
-from pdk.local.determined.rules import workspaces
+from pdk.local.determined.rules import experiments, workspaces
 from pdk.local.determined.wire.http import Handlers, read
 from pdk.local.determined.wire.messages import Json
-from pdk.local.determined.wire.queries import number, page
+from pdk.local.determined.wire.queries import number, ordered, page
 
 
 class Workspaces(Handlers):
@@ -41,7 +43,8 @@ class Workspaces(Handlers):
         rows = [
             found for found in workspaces.listing(self.db.reader) if (exact is None or found.name == exact) and part in found.name.lower()
         ]
-        return page(rows, query, self.messages.workspace, "workspaces")
+        keys: dict[str, Callable[[workspaces.Workspace], Any]] = {"ID": lambda found: found.id, "NAME": lambda found: found.name}
+        return page(ordered(rows, query, keys), query, self.messages.workspace, "workspaces")
 
     async def create(self, request: Request) -> Json:
         found = await self.db.write(partial(workspaces.create, name=(await read(request, workspaces.Naming)).name or ""))
@@ -57,7 +60,14 @@ class Workspaces(Handlers):
     async def list_projects(self, request: Request) -> Json:
         name = (request.query_params.get("name") or "").lower()
         rows = [found for found in workspaces.projects(self.db.reader, number(request)) if name in found.name.lower()]
-        return page(rows, request.query_params, self.messages.project, "projects")
+        keys: dict[str, Callable[[workspaces.Project], Any]] = {
+            "ID": lambda found: found.id,
+            "CREATION_TIME": lambda found: found.id,  # numbers are given one after the other
+            "NAME": lambda found: found.name,
+            "DESCRIPTION": lambda found: found.description,
+            "LAST_EXPERIMENT_START_TIME": lambda found: experiments.last_start(self.db.reader, found.id),
+        }
+        return page(ordered(rows, request.query_params, keys), request.query_params, self.messages.project, "projects")
 
     async def create_project(self, request: Request) -> Json:
         wanted = await read(request, workspaces.Naming)
