@@ -21,7 +21,12 @@ from pdk.installation import SERVERS, Installation
 from pdk.kit import web
 from pdk.local.up import environment, health
 
-PACKAGES = {"sshd": "openssh-server"}  # Debian's, where they are named otherwise
+SOURCES = {  # where a program comes from; the others are Debian packages of their own name
+    "sshd": "on Debian: apt-get install openssh-server",
+    "pachctl": "it comes with Pachyderm's releases, and the testbed builds it",
+    "kubectl": "it comes with Kubernetes' releases, and the testbed builds it",
+    "det": "it comes with the determined SDK: make setup",
+}
 PAUSE_S = 0.02  # between two looks at a condition
 CHECKOUT = Path(__file__).parents[1]
 EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
@@ -44,7 +49,7 @@ def program(name, *places):
     for place in (shutil.which(name), *places):
         if place and Path(place).exists():
             return str(place)
-    missing = f"{name} is not installed here; on Debian: apt-get install {PACKAGES.get(name, name)}"
+    missing = f"{name} is not installed here; {SOURCES.get(name, f'on Debian: apt-get install {name}')}"
     if os.environ.get("PDK_TEST_INGRESS"):
         pytest.fail(missing)
     pytest.skip(missing)

@@ -31,5 +31,5 @@ VARIABLES = {
 
 
 def variables(config_map: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a config map; keys that it lacks give none."""
+    """Return the variables of a config map; keys that it lacks give none."""
     return {name: config_map[key] for name, key in VARIABLES.items() if config_map.get(key)}

@@ -152,7 +152,7 @@ def _ends(path: str, suffixes: Sequence[str]) -> bool:
 
 
 def _local(folder: Path, entry: Entry) -> Path:
-    """The cached file of a content; hashes are the engine's, and what comes from elsewhere is no path."""
+    """Return the cached file of a content; hashes are the engine's, and what comes from elsewhere is no path."""
     return folder / hashlib.sha256(f"{entry.hash}-{entry.size}".encode()).hexdigest()
 
 

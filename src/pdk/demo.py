@@ -21,10 +21,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pdk.checkout import ROOT, Repository, repository
 from pdk.errors import PdkError
 from pdk.installation import SERVERS, Installation
 from pdk.local.up import environment, health
+from pdk.shipped import ROOT, Repository, repository
 
 PROJECT, DATA, MODEL, DEPLOY = "pdk-dogs-and-cats", "dogs-and-cats-data", "dogs-and-cats-model", "dogs-and-cats-deploy"
 HOST, PREDICT = "dog-cat.models.example.com", "/v1/models/dogs-and-cats:predict"
@@ -60,7 +60,7 @@ class Demo:
         self.times.append((name, time.monotonic() - began))
 
     def variables(self) -> dict[str, str]:
-        """The environment of the commands."""
+        """Return the environment of the commands."""
         return {
             **os.environ,
             **environment(Installation.load(self.state)),
@@ -117,7 +117,7 @@ def start(demo: Demo, code: Repository) -> None:
 
 
 def ask(installation: Installation, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """One prediction through the gateway: status, headers, body; status 0 when nobody answered."""
+    """Return one prediction through the gateway: status, headers, body; status 0 when nobody answered."""
     url = f"http://{installation.host}:{installation.ports.gateway}{PREDICT}"
     request = urllib.request.Request(url, body, {"Host": HOST, "Content-Type": "application/json"})
     try:
@@ -130,13 +130,13 @@ def ask(installation: Installation, body: bytes) -> tuple[int, dict[str, str], b
 
 
 def held_out() -> list[tuple[Path, int]]:
-    """The drawings that training never sees, with their labels."""
+    """Return the drawings that training never sees, with their labels."""
     folder = ROOT / "sample-data" / "held-out"
     return [(path, 1) for path in sorted(folder.glob("cats/*.jpg"))] + [(path, 0) for path in sorted(folder.glob("dogs/*.jpg"))]
 
 
 def accuracy(installation: Installation) -> float:
-    """The share of held-out drawings that the endpoint gets right.
+    """Return the share of held-out drawings that the endpoint gets right.
 
     Raises:
         DemoFailed: a request was not answered.
@@ -152,7 +152,7 @@ def accuracy(installation: Installation) -> float:
 
 
 def untrained_accuracy() -> float:
-    """What the same net gets right before training."""
+    """Return what the same net gets right before training."""
     sys.path.insert(0, str(ROOT / "experiments" / "dogs-and-cats"))
     import handler  # type: ignore[import-not-found]
     import model_def  # type: ignore[import-not-found]

@@ -87,7 +87,7 @@ def named_pachyderm(environ: Mapping[str, str] | None = None) -> tuple[str, int,
 
 
 def _pachctl_token(environ: Mapping[str, str]) -> str:
-    """What ``pachctl auth login`` or ``use-auth-token`` left in pachctl's active context; empty where nobody logged in."""
+    """Return what ``pachctl auth login`` or ``use-auth-token`` left in pachctl's active context; empty where nobody logged in."""
     path = Path(environ.get("PACH_CONFIG") or Path(environ.get("HOME", "/")) / ".pachyderm" / "config.json")
     try:
         known = json.loads(path.read_text())["v2"]
@@ -97,12 +97,12 @@ def _pachctl_token(environ: Mapping[str, str]) -> str:
 
 
 def named_kubeconfig(environ: Mapping[str, str] | None = None) -> str:
-    """The file that ``$KUBECONFIG`` names, as kubectl reads it; empty where it names none."""
+    """Return the file that ``$KUBECONFIG`` names, as kubectl reads it; empty where it names none."""
     return (os.environ if environ is None else environ).get("KUBECONFIG", "")
 
 
 def kubectl_config(environ: Mapping[str, str] | None = None) -> str:
-    """The file that kubectl reads: ``$KUBECONFIG``, else its default where that is there; empty where there is none (in a pod)."""
+    """Return the file that kubectl reads: ``$KUBECONFIG``, else its default where that is there; empty where there is none (in a pod)."""
     environ = os.environ if environ is None else environ
     default = Path(environ.get("HOME", "/")) / ".kube" / "config"
     return named_kubeconfig(environ) or (str(default) if default.is_file() else "")
@@ -124,18 +124,18 @@ def named_ingress(environ: Mapping[str, str] | None = None) -> tuple[str, int] |
 
 
 def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The user's own settings for pip and proxies, which startup hooks need."""
+    """Return the user's own settings for pip and proxies, which startup hooks need."""
     environ = os.environ if environ is None else environ
     return {key: value for key, value in environ.items() if key.startswith(PASSED_ON)}
 
 
 def environment_with(more: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process and `more`, for a child; of `defaults` what it does not set itself."""
+    """Return the environment of this process and `more`, for a child; of `defaults` what it does not set itself."""
     return {**defaults, **os.environ, **more}
 
 
 def cache_home(environ: Mapping[str, str] | None = None) -> Path:
-    """Where caches of the user's programs are: ``$XDG_CACHE_HOME``, else a folder of the user's own."""
+    """Return where caches of the user's programs are: ``$XDG_CACHE_HOME``, else a folder of the user's own."""
     environ = os.environ if environ is None else environ
     return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/tmp")) / ".cache")
 
@@ -148,7 +148,7 @@ def azure_account(environ: Mapping[str, str] | None = None) -> tuple[str, str, s
 
 
 def shared_metrics() -> str:
-    """The folder in which several workers keep their counts together, as prometheus_client reads it; empty for one worker."""
+    """Return the folder in which several workers keep their counts together, as prometheus_client reads it; empty for one worker."""
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 
 
@@ -181,7 +181,7 @@ class Addresses:
 
 
 def needed(environ: Mapping[str, str], *names: str) -> str:
-    """The first of several variables that is set.
+    """Return the first of several variables that is set.
 
     Raises:
         UserError: none is.

@@ -19,7 +19,7 @@
     │   └── NotAllowed         an address that this installation may not reach         (kit.reach)
     ├── EngineError            an engine answered with a failure of its own
     │   ├── Damaged            stored bytes are not what was stored                    (local.pachyderm.store.blobs)
-    │   └── LoadFailed         a predictor cannot serve its model                      (local.kserve.runtime.predictor)
+    │   └── LoadFailed         a predictor cannot serve its model                      (local.kserve.runtime.replica)
     ├── TemporaryError         worth another try after `delay` seconds
     │   ├── NotFinished        a commit is open                                        (local.pachyderm.rules.commits)
     │   └── Moved              somebody else wrote meanwhile                           (local.pachyderm.rules.files)

@@ -21,7 +21,7 @@ SERVERS = ("pachyderm", "determined", "kserve", "gateway", "web")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a bind address or host name stays on this machine."""
+    """Return whether a bind address or host name stays on this machine."""
     if host == "localhost":
         return True
     try:
@@ -56,22 +56,22 @@ class Installation:
 
     @property
     def host(self) -> str:
-        """Where clients on this machine reach the servers."""
+        """Return where clients on this machine reach the servers."""
         return "127.0.0.1" if self.bind in ("0.0.0.0", "::") else self.bind
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig of its own; its folder is mounted into jobs."""
+        """Return the kubeconfig of its own; its folder is mounted into jobs."""
         return self.state / "kube" / "config"
 
     def folder(self, server: str) -> Path:
-        """A server's own folder."""
+        """Return a server's own folder."""
         path = self.state / server
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def secret(self) -> str:
-        """The one secret of this installation; made at the first call, readable by its owner alone."""
+        """Return the one secret of this installation; made at the first call, readable by its owner alone."""
         path = self.state / SECRET_FILE
         if path.exists():
             return path.read_text().strip()
@@ -86,7 +86,7 @@ class Installation:
         return path.read_text().strip()
 
     def pipeline_secret(self) -> dict[str, str]:
-        """The keys of the secret ``pipeline-secret``, as a cluster's set-up fills it for the guide's pipelines."""
+        """Return the keys of the secret ``pipeline-secret``, as a cluster's set-up fills it for the guide's pipelines."""
         secret = self.secret()
         return {
             "det_master": f"http://{self.host}:{self.ports.determined}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 def share(text: str) -> float:
-    """A share between 0 and 1, for argparse.
+    """Return a share between 0 and 1, for argparse.
 
     Raises:
         argparse.ArgumentTypeError: something else.

@@ -23,7 +23,7 @@ def test_the_demo_runs_from_an_installed_wheel(tmp_path):
         [str(home / "bin/pip"), "install", "-q", "--no-deps", "--disable-pip-version-check", "--ignore-installed", str(wheel)], check=True
     )
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PDK_", "PYTHON", "VIRTUAL_ENV"))}
-    words = [str(home / "bin/python"), "-c", "import pdk.checkout as c; print(c.ROOT)"]
+    words = [str(home / "bin/python"), "-c", "import pdk.shipped as c; print(c.ROOT)"]
     where = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
     assert Path(where.stdout.strip()).is_relative_to(home)
     done = subprocess.run([str(home / "bin/pdk"), "demo"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)

@@ -69,7 +69,7 @@ class Places:
 
 
 def examine(places: Places) -> Iterator[Finding]:
-    """All findings, in the order of the flow."""
+    """Give all findings, in the order of the flow."""
     yield from _pachyderm(places)
     yield from _determined(places)
     yield from _kubernetes(places)
@@ -148,7 +148,7 @@ def _determined(places: Places) -> Iterator[Finding]:
 
 
 def _checkpoints(engine: Determined) -> Finding:
-    """Where trials keep checkpoints. A bucket is looked for from here, with this user's own credentials."""
+    """Return where trials keep checkpoints. A bucket is looked for from here, with this user's own credentials."""
     check, matters = "checkpoint storage", "what was trained is kept there, and read from there to be served"
     try:
         kept = engine.checkpoint_storage()
@@ -193,7 +193,7 @@ def _kubernetes(places: Places) -> Iterator[Finding]:
 
 
 def _model_store(places: Places) -> Iterator[Finding]:
-    """Where models are put, and who the predictors are that read them."""
+    """Give where models are put, and who the predictors are that read them."""
     if places.store is not None:
         try:
             places.store.check()
@@ -217,7 +217,7 @@ def _model_store(places: Places) -> Iterator[Finding]:
 
 
 def names_for(runtimes: Mapping[str, tuple[str, ...]], model_format: str) -> list[str]:
-    """The runtimes that serve a model format."""
+    """Return the runtimes that serve a model format."""
     return sorted(name for name, formats in runtimes.items() if model_format in formats)
 
 

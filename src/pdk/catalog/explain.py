@@ -30,6 +30,11 @@ SIGNALS = {
 LINES = 20  # of what was printed that are kept
 
 
+def first_line(text: str) -> str:
+    """Return what a cell of a list shows of a reason."""
+    return text.partition("\n")[0]
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What a program said of its end.

@@ -101,7 +101,7 @@ class Runs:
 
     @cached_property
     def flows(self) -> Flows:
-        """The project's pipelines as a graph."""
+        """Return the project's pipelines as a graph."""
         return Flows.of(self._engines.pachyderm.pipelines(self.project))
 
     @cached_property

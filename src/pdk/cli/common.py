@@ -37,17 +37,17 @@ Output = Annotated[str, typer.Option("--output", "-o", help="table or json")]
 
 
 def exit_code(error: PdkError) -> int:
-    """The process's exit code for an error."""
+    """Return the process's exit code for an error."""
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
 def installation(state: Path | None) -> Installation:
-    """The installation that a command talks to."""
+    """Return the installation that a command talks to."""
     return Installation.load((state or default_state()).absolute())
 
 
 def pachyderm(state: Path | None) -> Pachyderm:
-    """The Pachyderm that a command talks to: that of the installation, or any other one that PACHD_ADDRESS names."""
+    """Return the Pachyderm that a command talks to: that of the installation, or any other one that PACHD_ADDRESS names."""
     from pdk.engines.pachyderm import Pachyderm  # here and not above: the SDK takes a while to import
 
     other = named_pachyderm() if state is None else None
@@ -58,14 +58,14 @@ def pachyderm(state: Path | None) -> Pachyderm:
 
 
 def kserve(state: Path | None) -> KServe:
-    """The Kubernetes that a command talks to: that of the installation, or any other one that KUBECONFIG names."""
+    """Return the Kubernetes that a command talks to: that of the installation, or any other one that KUBECONFIG names."""
     from pdk.engines.kserve import KServe
 
     return KServe(None if state is None and named_kubeconfig() else installation(state).kubeconfig)
 
 
 def determined(state: Path | None) -> Determined:
-    """The Determined that a command talks to: that of the installation, or any other one that DET_MASTER names."""
+    """Return the Determined that a command talks to: that of the installation, or any other one that DET_MASTER names."""
     from pdk.engines.determined import Determined
 
     return Determined(*master(state))
@@ -80,14 +80,14 @@ def master(state: Path | None) -> tuple[str, str, str]:
 
 
 def catalog(state: Path | None) -> Catalog:
-    """The catalogue of the engines that a command talks to."""
+    """Return the catalogue of the engines that a command talks to."""
     from pdk.catalog import Catalog, Engines
 
     return Catalog(Engines(lambda: pachyderm(state), lambda: determined(state), lambda: kserve(state), lambda: log_lines(state)))
 
 
 def log_lines(state: Path | None) -> Iterable[str]:
-    """The request log: the installation's files, or on a cluster what the predictors' pods printed."""
+    """Give the request log: the installation's files, or on a cluster what the predictors' pods printed."""
     from pdk.catalog.requests import lines_of
 
     if state is None and named_kubeconfig():

@@ -75,7 +75,7 @@ def update_pipeline(
 
 
 def read_specs(file: Path) -> list[dict[str, Any]]:
-    """The specs of a file.
+    """Return the specs of a file.
 
     Raises:
         UserError: it cannot be read as such.

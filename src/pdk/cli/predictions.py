@@ -19,7 +19,7 @@ ANSWER_S = 120.0  # until a prediction is given up
 
 
 def request_body(files: list[Path]) -> dict[str, object]:
-    """The V1 request for pictures.
+    """Return the V1 request for pictures.
 
     Raises:
         UserError: a file is missing.
@@ -54,7 +54,7 @@ def predict(
 
 
 def ask(request: urllib.request.Request) -> str:
-    """The answer's body.
+    """Return the answer's body.
 
     Raises:
         UserError: the request was at fault.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pdk.catalog.explain import first_line
 from pdk.catalog.runs import Run
 from pdk.engines.records import (
     Branch,
@@ -38,11 +39,6 @@ def seconds(began: datetime | None, ended: datetime | None) -> str:
     if began is None:
         return ""
     return f"{(ended.timestamp() if ended else time.time()) - began.timestamp():.0f}s"
-
-
-def first_line(text: str) -> str:
-    """Return what fits into a cell."""
-    return text.partition("\n")[0]
 
 
 def project(item: Project) -> Row:

@@ -45,7 +45,7 @@ def call(state: Path | None, path: str, method: str = "POST") -> Any:
 
 
 def local_put(state: Path | None) -> Callable[..., str] | None:
-    """A way to put files that saves a message for each of them; None where the Pachyderm is not an installation of ours."""
+    """Return a way to put files that saves a message for each of them; None where the Pachyderm is not an installation of ours."""
     if state is None and named_pachyderm() is not None:
         return None
     found = installation(state)

@@ -39,7 +39,7 @@ def trace(
 
 
 def spelled(node: dict[str, Any], indent: str = "") -> Iterable[str]:
-    """A node as indented lines."""
+    """Give a node as indented lines."""
     for key, value in node.items():
         if value in (None, [], {}):
             continue

@@ -248,7 +248,7 @@ def find_files(sources: list[Path], path: str, *, recursive: bool) -> dict[str, 
 
 
 def below(folder: str | Path, inside: str = "") -> Iterator[tuple[str, str]]:
-    """The files below a folder, each with its path in there.
+    """Give the files below a folder, each with its path in there.
 
     Raises:
         UserError: one is a symbolic link.

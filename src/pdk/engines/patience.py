@@ -18,7 +18,7 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 10.0  # between two tries: the first pause
 
 
 def patiently(what: str, call: Callable[[], T], seconds: float = START_S) -> T:
-    """The answer of a call that may be repeated.
+    """Return the answer of a call that may be repeated.
 
     Args:
         what: is being done, for the log.

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pdk.checkout import ROOT
 from pdk.errors import UserError
 from pdk.kit.process import base_environment
 from pdk.kit.spec import Bind, Spec
+from pdk.shipped import ROOT
 
 # repository → folder of the checkout
 OURS = {"pdk/train": "containers/train", "pdk/deploy": "containers/deploy", "pdk/serve": "containers/serve"}
@@ -21,14 +21,14 @@ WAITING = ("podman", "docker")
 
 
 def repository(image: str) -> str:
-    """An image's name without tag and digest: ``host:5000/a/b:1.0`` → ``host:5000/a/b``."""
+    """Return an image's name without tag and digest: ``host:5000/a/b:1.0`` → ``host:5000/a/b``."""
     name = image.partition("@")[0]
     head, _, last = name.rpartition("/")
     return f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
 
 
 def folder(image: str) -> Path | None:
-    """The container folder behind one of this project's images."""
+    """Return the container folder behind one of this project's images."""
     found = OURS.get(repository(image))
     return ROOT / found if found else None
 
@@ -36,7 +36,7 @@ def folder(image: str) -> Path | None:
 def program(
     image: str, argv: Sequence[str], env: Mapping[str, str], *, binds: Sequence[Bind], stdin: Path | None, cwd: str, scratch: Path
 ) -> Spec:
-    """How to run `argv` in `image`; `scratch` is a private folder for what must be passed by file.
+    """Return how to run `argv` in `image`; `scratch` is a private folder for what must be passed by file.
 
     Raises:
         UserError: the image is not one of ours and there is nothing here to run it with.

@@ -102,7 +102,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
 
 
 def one(db: sqlite3.Connection, sql: str, values: tuple[object, ...], missing: str) -> sqlite3.Row:
-    """The row that a query is for.
+    """Return the row that a query is for.
 
     Raises:
         NotFound: there is none; `missing` says so.
@@ -193,7 +193,7 @@ class Database:
 
     @contextlib.contextmanager
     def own_reader(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reads in another thread than the event loop's."""
+        """Give a connection for reads in another thread than the event loop's."""
         connection = connect(self.path, read_only=True)
         try:
             yield connection

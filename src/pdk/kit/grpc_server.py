@@ -73,7 +73,7 @@ class Method:
 
 
 async def messages(stream: Stream, decode: Callable[[bytes], Any]) -> AsyncGenerator[Any]:
-    """The messages of a request.
+    """Give the messages of a request.
 
     Raises:
         Status: a message is too large, compressed, cut off, or none of the expected kind.
@@ -112,10 +112,10 @@ async def _read(stream: Stream, kept: int) -> bytes:
 
 
 def seconds(timeout: str | None) -> float | None:
-    """A ``grpc-timeout`` header as seconds.
+    """Return a ``grpc-timeout`` header as seconds.
 
     Raises:
-        Status: it is none.
+        Status: it is not a timeout.
     """
     if timeout is None:
         return None
@@ -125,7 +125,7 @@ def seconds(timeout: str | None) -> float | None:
 
 
 def trailers(code: Code, text: str) -> list[tuple[str, str]]:
-    """What ends an answer."""
+    """Return what ends an answer."""
     found = [("grpc-status", str(int(code)))]
     if text:
         # printable ASCII stands for itself; a cut must not leave half of an escape

@@ -85,7 +85,7 @@ class Stream:
         self.connection.hold(-done)
 
     async def read(self, kept: int = 0) -> bytes:
-        """All that has come since the last time; waits for at least one byte, empty at the end.
+        """Return all that has come since the last time; waits for at least one byte, empty at the end.
 
         Args:
             kept: bytes of what was read before that the reader still holds, of a message that is not whole.
@@ -124,7 +124,7 @@ class Stream:
 
     @property
     def full(self) -> bool:
-        """Whether `drain` is due before more is written."""
+        """Return whether `drain` is due before more is written."""
         return len(self._out) > FULL // 4
 
     async def drain(self) -> None:
@@ -146,6 +146,6 @@ class Stream:
             self._room.set()
 
     def begin(self) -> Headers:
-        """The headers that have not been sent yet; once."""
+        """Return the headers that have not been sent yet; once."""
         headers, self._headers = self._headers, ()
         return headers

@@ -67,7 +67,7 @@ def bind(source: str, target: str, *, read_only: bool = False) -> None:
 
 
 def start_time(pid: int) -> int:
-    """The kernel's start time of `pid` in clock ticks since boot: with the pid it names a process for good."""
+    """Return the kernel's start time of `pid` in clock ticks since boot: with the pid it names a process for good."""
     with open(f"/proc/{pid}/stat", "rb") as stat:
         return int(stat.read().rpartition(b")")[2].split()[19])
 
@@ -78,7 +78,7 @@ def boot_id() -> str:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot."""
+    """Return how many processes the kernel has killed for want of memory since boot."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

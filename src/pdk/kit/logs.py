@@ -16,7 +16,7 @@ MASK = "********"
 
 
 def tail(path: Path, lines: int, limit: int = 1 << 16) -> list[str]:
-    """The last `lines` lines within the last `limit` bytes; empty where there is no file."""
+    """Return the last `lines` lines within the last `limit` bytes; empty where there is no file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -89,7 +89,7 @@ class Lines:
 
 
 async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
-    """Every line of `path` from its beginning, waiting for more until `ended()` (asked before each read)."""
+    """Give every line of `path` from its beginning, waiting for more until `ended()` (asked before each read)."""
     lines, position = Lines(), 0
 
     def state() -> tuple[int, bool]:
@@ -117,7 +117,7 @@ async def follow(path: Path, ended: Callable[[], bool]) -> AsyncIterator[str]:
 async def follow_all(
     key: Hashable, files: Callable[[], Sequence[tuple[str, Path]]], over: Callable[[], bool]
 ) -> AsyncIterator[tuple[str, str]]:
-    """Every line of logs that programs write one after the other, with each log's name, until `over()`.
+    """Give every line of logs that programs write one after the other, with each log's name, until `over()`.
 
     Args:
         key: says which logs these are; those who name the same key follow the same.
@@ -148,5 +148,5 @@ class Redactor:
         self._pattern = re.compile("|".join(known)) if known else None
 
     def __call__(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         return self._pattern.sub(MASK, text) if self._pattern else text

@@ -44,7 +44,7 @@ class Filter(ctypes.Structure):
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """A system call that libc has no name for.
+    """Return a system call that libc has no name for.
 
     Raises:
         OSError: it failed.
@@ -90,7 +90,7 @@ def answer(listener: int) -> None:
 
 
 def _decide(listener: int, id_: int, pid: int, number: int, arguments: tuple[int, int, int]) -> tuple[int, int]:
-    """The error number (0: done, as asked or on loopback) and flags of an answer."""
+    """Return the error number (0: done, as asked or on loopback) and flags of an answer."""
     descriptor, address, length = arguments
     assert MACHINE is not None
     binds = number == MACHINE[1]
@@ -140,7 +140,7 @@ def _reaching() -> Iterator[None]:
 
 
 def _borrowed(pid: int, descriptor: int) -> socket.socket:
-    """The very socket of another process."""
+    """Return the very socket of another process."""
     status = Path(f"/proc/{pid}/status").read_bytes()  # the caller may be a thread
     leader = next(int(line.split()[1]) for line in status.splitlines() if line.startswith(b"Tgid:"))
     process = os.pidfd_open(leader)

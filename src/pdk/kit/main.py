@@ -68,7 +68,7 @@ def alone(state: Path, name: str) -> Iterator[None]:
 
 
 def identity(home: Path) -> str:
-    """An ID that a server keeps for good."""
+    """Return an ID that a server keeps for good."""
     path = home / "id"
     if not path.exists() or not path.read_text():
         write_whole(path, uuid.uuid4().hex)
@@ -76,7 +76,7 @@ def identity(home: Path) -> str:
 
 
 def writable(folder: Path) -> str:
-    """A health check: empty when the folder can be written and its disk has room."""
+    """Return a health check: empty when the folder can be written and its disk has room."""
     space = os.statvfs(folder)
     free = space.f_bavail * space.f_frsize
     if not os.access(folder, os.W_OK):

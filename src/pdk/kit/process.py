@@ -40,7 +40,7 @@ class Handle:
 
     @property
     def log(self) -> Path:
-        """The program's standard output and error."""
+        """Return the program's standard output and error."""
         return self.run_dir / "log"
 
 
@@ -58,7 +58,7 @@ class Exit:
     oom_kills: int = 0
 
     def reason(self) -> str:
-        """The end in words."""
+        """Return the end in words."""
         if self.code == 0:
             return "it ended well"
         if self.code == LOST and self.oom_kills:
@@ -74,7 +74,7 @@ class Exit:
 
 
 def base_environment(python: Path | None = None) -> dict[str, str]:
-    """The environment that every program starts from: nothing of the server's own, `python` first on PATH."""
+    """Return the environment that every program starts from: nothing of the server's own, `python` first on PATH."""
     python = python or Path(sys.executable)
     return {
         "PATH": f"{python.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -85,7 +85,7 @@ def base_environment(python: Path | None = None) -> dict[str, str]:
 
 
 def _visible() -> list[Bind]:
-    """What every program needs to see although /tmp is private: the interpreter and this package, where they live in /tmp."""
+    """Return what every program needs to see although /tmp is private: the interpreter and this package, where they live in /tmp."""
     package = Path(__file__).resolve().parents[2]
     checkout = package.parent
     places = {Path(sys.prefix), Path(sys.base_prefix), checkout if (checkout / "pyproject.toml").exists() else package}
@@ -144,7 +144,7 @@ async def start(run_dir: Path, spec: Spec, launch: Callable[[Path], Awaitable[No
 
 
 def find(run_dir: Path) -> Handle | None:
-    """The handle of what was started in `run_dir`, if anything was."""
+    """Return the handle of what was started in `run_dir`, if anything was."""
     match foreign.note(run_dir / "started.json"):
         case {"pid": int(pid), "start_time": int(start_time), "boot": str(boot)} if pid > 0:
             return Handle(run_dir, pid, start_time, boot)
@@ -152,18 +152,18 @@ def find(run_dir: Path) -> Handle | None:
 
 
 def running(run_dir: Path) -> Handle | None:
-    """The handle of what runs in `run_dir`, if anything does."""
+    """Return the handle of what runs in `run_dir`, if anything does."""
     handle = find(run_dir)
     return handle if handle is not None and status(handle) is None else None
 
 
 def from_another_boot(handle: Handle) -> bool:
-    """Whether the machine went down after a program was started."""
+    """Return whether the machine went down after a program was started."""
     return handle.boot != launcher.boot_id()
 
 
 def alive(handle: Handle) -> bool:
-    """Whether the very process of `handle` still runs (not a later one with its pid, not a zombie)."""
+    """Return whether the very process of `handle` still runs (not a later one with its pid, not a zombie)."""
     if from_another_boot(handle):
         return False
     try:
@@ -174,7 +174,7 @@ def alive(handle: Handle) -> bool:
 
 
 def status(handle: Handle) -> Exit | None:
-    """How it ended, or None while it runs."""
+    """Return how it ended, or None while it runs."""
     running = alive(handle)  # before the file is read: the file is written before the process ends
     match foreign.note(handle.run_dir / "exit.json"):
         case {"code": int(code), "began": float(began), "ended": float(ended), "peak_bytes": int(peak), "oom_kills": int(kills)}:
@@ -215,6 +215,6 @@ async def stop(handle: Handle, grace_s: float = 5.0) -> Exit:
 
 
 async def namespaces_work(scratch: Path) -> bool:
-    """Whether the launcher can do its work for this user on this machine."""
+    """Return whether the launcher can do its work for this user on this machine."""
     ended = await wait(await start(scratch, Spec(["true"], base_environment())))
     return ended.code == 0

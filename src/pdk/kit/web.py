@@ -40,7 +40,7 @@ KEEP_ALIVE_S = 75  # idle connections: with a short time clients meet a connecti
 
 
 def host_of(header: str) -> str:
-    """The name in a Host header, without port and brackets."""
+    """Return the name in a Host header, without port and brackets."""
     name = header.rsplit(":", 1)[0] if (not header.endswith("]") and header.count(":") == 1) or "]:" in header else header
     return name.strip("[]").lower()
 
@@ -116,7 +116,7 @@ class Door:
         return None
 
     def authorized(self, headers: Mapping[str, str]) -> bool:
-        """Whether the bearer token is right."""
+        """Return whether the bearer token is right."""
         scheme, _, value = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), self.token.encode())
 
@@ -137,7 +137,7 @@ class Guard:
 
 
 def healthz(checks: Checks) -> Route:
-    """The route /healthz: every check by name, ``ok`` or what fails (an empty answer of a check means ok)."""
+    """Return the route /healthz: every check by name, ``ok`` or what fails (an empty answer of a check means ok)."""
 
     def answer(_request: Request) -> JSONResponse:
         results = {name: check() or "ok" for name, check in checks.items()}
@@ -154,7 +154,7 @@ def free_ports(bind: str, count: int) -> list[int]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; `port` 0 takes a free one.
+    """Return a listening TCP socket; `port` 0 takes a free one.
 
     Raises:
         OSError: with the address in its text.
@@ -175,7 +175,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server(app: ASGIApp, *, tls: tuple[str, str] | None = None, drain_s: int = 5) -> uvicorn.Server:
-    """A uvicorn server without signal handlers or access log of its own.
+    """Return a uvicorn server without signal handlers or access log of its own.
 
     Args:
         tls: files of the certificate and its key.
@@ -237,7 +237,7 @@ class TooLarge(UserError):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The request's whole body.
+    """Return the request's whole body.
 
     Raises:
         TooLarge: it has more than `limit` bytes.

@@ -57,7 +57,7 @@ def check_platform() -> None:
 
 
 def holder(port: int) -> str:
-    """Who listens on a port, as far as this user may know."""
+    """Return who listens on a port, as far as this user may know."""
     with contextlib.suppress(psutil.Error, OSError):
         for entry in psutil.net_connections("tcp"):
             if entry.laddr and entry.laddr.port == port and entry.status == psutil.CONN_LISTEN and entry.pid:
@@ -66,7 +66,7 @@ def holder(port: int) -> str:
 
 
 def is_free(bind: str, port: int) -> bool:
-    """Whether a port can be listened on."""
+    """Return whether a port can be listened on."""
     try:
         web.listen(bind, port).close()
     except OSError:
@@ -75,7 +75,7 @@ def is_free(bind: str, port: int) -> bool:
 
 
 def choose_ports(bind: str, wanted: Ports, *, fixed: Collection[str], say: Say) -> Ports:
-    """The wanted ports, or free ones instead of those that are taken.
+    """Return the wanted ports, or free ones instead of those that are taken.
 
     Raises:
         UserError: one of those named in `fixed` is taken.
@@ -134,7 +134,7 @@ def write_pach_config(installation: Installation) -> None:
 
 
 def environment(installation: Installation) -> dict[str, str]:
-    """The variables by which every client finds this installation and none of the user's own files."""
+    """Return the variables by which every client finds this installation and none of the user's own files."""
     host, ports = installation.host, installation.ports
     return {
         "PDK_STATE": str(installation.state),
@@ -153,12 +153,12 @@ def environment(installation: Installation) -> dict[str, str]:
 
 
 def command(server: str, state: Path) -> list[str]:
-    """What runs a server: no module is imported from the folder that it is started in."""
+    """Return what runs a server: no module is imported from the folder that it is started in."""
     return [sys.executable, "-P", "-m", "pdk.web" if server == "web" else f"pdk.local.{server}", str(state)]
 
 
 def health(installation: Installation, server: str, timeout_s: float = 2.0) -> dict[str, Any] | None:
-    """A server's own word on its health; None when it does not answer within `timeout_s` seconds."""
+    """Return a server's own word on its health; None when it does not answer within `timeout_s` seconds."""
     import ssl
 
     port = getattr(installation.ports, HEALTH[server])
@@ -181,7 +181,7 @@ def health(installation: Installation, server: str, timeout_s: float = 2.0) -> d
 
 
 def failing_checks(answer: Mapping[str, Any]) -> str:
-    """What fails of an answer of `health`, in the checks' own words; empty where all is well."""
+    """Return what fails of an answer of `health`, in the checks' own words; empty where all is well."""
     return "; ".join(f"{check}: {result}" for check, result in dict(answer.get("checks") or {}).items() if result != "ok")
 
 

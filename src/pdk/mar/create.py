@@ -76,10 +76,10 @@ def create(target: Path, name: str, version: str, parts: Parts, provenance: Mapp
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """What an archive says of itself.
+    """Return what an archive says of itself.
 
     Raises:
-        UserError: it is none, or one that cannot be trusted.
+        UserError: it is not an archive, or one that cannot be trusted.
     """
     archive = Archive.open(path)
     manifest, sizes = archive.manifest, archive.sizes()

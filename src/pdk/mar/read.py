@@ -97,7 +97,7 @@ class Archive:
         return cls(path, manifest, names)
 
     def read(self, name: str, limit: int = PART) -> bytes:
-        """One small member.
+        """Return one small member.
 
         Raises:
             UserError: it is missing or larger than `limit` bytes.
@@ -135,7 +135,7 @@ class Archive:
                         file.write(part)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of each file."""
+        """Return the bytes of each file."""
         with opened(self.path) as archive:
             return {member.name: member.size for member in archive.members() if not member.folder}
 

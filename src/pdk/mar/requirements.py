@@ -20,7 +20,7 @@ LIMIT_S = 600.0  # until pip's answer is given up
 
 
 def parsed(text: str) -> list[Requirement]:
-    """The requirements of a file, without options and hashes.
+    """Return the requirements of a file, without options and hashes.
 
     Raises:
         UserError: a line is none.
@@ -38,13 +38,13 @@ def parsed(text: str) -> list[Requirement]:
 
 
 def is_locked(text: str) -> bool:
-    """Whether every requirement names one version with its hashes."""
+    """Return whether every requirement names one version with its hashes."""
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.strip().startswith("#")]
     return bool(lines) and all("==" in line and "--hash=" in line for line in lines)
 
 
 def lock(path: Path) -> bytes:
-    """A requirements file with every package that it leads to, each with its version and hash, for this platform and Python.
+    """Return a requirements file with every package that it leads to, each with its version and hash, for this platform and Python.
 
     Raises:
         UserError: pip finds no versions that go together, or no index.
@@ -70,7 +70,7 @@ def lock(path: Path) -> bytes:
 
 
 def check(text: str) -> list[str]:
-    """What of an archive's requirements differs from what is installed here, in words; empty where nothing does.
+    """Return what of an archive's requirements differs from what is installed here, in words; empty where nothing does.
 
     Raises:
         UserError: a package is missing.

@@ -31,10 +31,10 @@ class Source(Protocol):
     """An opened archive."""
 
     def members(self) -> Sequence[Member]:
-        """All entries, in their order."""
+        """Return all entries, in their order."""
 
     def open(self, member: Member) -> IO[bytes]:
-        """An entry's content."""
+        """Return an entry's content."""
 
 
 class ZipSource:
@@ -44,7 +44,7 @@ class ZipSource:
         self._archive = archive
 
     def members(self) -> Sequence[Member]:
-        """All entries."""
+        """Return all entries."""
         return [self._member(info) for info in self._archive.infolist()]
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
@@ -56,7 +56,7 @@ class ZipSource:
         return Member(info.filename, info.file_size, info.compress_size, info.is_dir(), why)
 
     def open(self, member: Member) -> IO[bytes]:
-        """An entry's content."""
+        """Return an entry's content."""
         return self._archive.open(member.name)
 
 
@@ -73,7 +73,7 @@ class TarSource:
             raise UserError("the archive holds two members of the same name")
 
     def members(self) -> Sequence[Member]:
-        """All entries; how far one alone was compressed is not known, so each counts with the whole."""
+        """Return all entries; how far one alone was compressed is not known, so each counts with the whole."""
         why = "is a link or device; only files and folders are taken"
         return [
             Member(name, entry.size, self._size, entry.isdir(), "" if entry.isfile() or entry.isdir() else why)
@@ -81,7 +81,7 @@ class TarSource:
         ]
 
     def open(self, member: Member) -> IO[bytes]:
-        """An entry's content."""
+        """Return an entry's content."""
         content = self._archive.extractfile(self._entries[member.name])
         if content is None:
             raise UserError(f"the archive's member {member.name!r} is no file")
@@ -95,7 +95,7 @@ class FolderSource:
         self._path = path
 
     def members(self) -> Sequence[Member]:
-        """All entries."""
+        """Return all entries."""
         return [self._member(path) for path in sorted(self._path.rglob("*"))]
 
     def _member(self, path: Path) -> Member:
@@ -104,7 +104,7 @@ class FolderSource:
         return Member(name, found.st_size, found.st_size, stat.S_ISDIR(found.st_mode), why)
 
     def open(self, member: Member) -> IO[bytes]:
-        """An entry's content."""
+        """Return an entry's content."""
         return (self._path / member.name).open("rb")
 
 
@@ -116,7 +116,7 @@ BROKEN = (
 
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """The archive at `path`, whatever its form; what the libraries say of a broken one becomes UserError."""
+    """Give the archive at `path`, whatever its form; what the libraries say of a broken one becomes UserError."""
     if not path.exists():
         raise UserError(f"there is no archive {path}")
     try:

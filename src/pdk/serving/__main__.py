@@ -23,7 +23,7 @@ from pdk.settings import Serving, share
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     made = argparse.ArgumentParser(prog="python -m pdk.serving", description="Serve model archives by the inference protocols V1 and V2.")
     made.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="model store in TorchServe's layout, or one .mar")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
 
 
 def plans(options: argparse.Namespace) -> list[Plan]:
-    """One for each archive of the store.
+    """Return one for each archive of the store.
 
     Raises:
         UserError: there is none, or what is asked for needs a single one.
@@ -62,7 +62,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
 
 @contextlib.contextmanager
 def counted_together(needed: bool) -> Iterator[Path | None]:  # noqa: FBT001 - a context with or without
-    """A folder in which several workers keep their counts."""
+    """Give a folder in which several workers keep their counts."""
     if not needed:
         yield None
         return

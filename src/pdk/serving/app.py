@@ -51,7 +51,7 @@ def encoded(content: Any) -> bytes:
 
 
 def request_id(given: str) -> str:
-    """The ID that a client gave its request, where it fits into a header; otherwise a new one."""
+    """Return the ID that a client gave its request, where it fits into a header; otherwise a new one."""
     return given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else str(uuid.uuid4())
 
 
@@ -67,7 +67,7 @@ class Protocol:
         self._raw_headers = [(key.encode(), value.encode("latin-1", "replace")) for key, value in self.headers.items()]
 
     def app(self) -> ASGIApp:
-        """The ASGI application. Predictions go past its router: they are what has to be fast."""
+        """Return the ASGI application. Predictions go past its router: they are what has to be fast."""
         name, models = self.model.name, f"/v2/models/{self.model.name}"
         direct: dict[str, Call] = {
             f"/v1/models/{name}:predict": ("v1", self.predict),
@@ -87,7 +87,7 @@ class Protocol:
         return app
 
     def _routed(self) -> Starlette:
-        """What is not a prediction of this model."""
+        """Answer what is not a prediction of this model."""
         routes = [
             Route("/v1/models", self.models),
             Route("/v1/models/{name}:{verb}", self.status, methods=["POST"]),
@@ -117,17 +117,17 @@ class Protocol:
         return JSONResponse({"error": message}, status, headers)
 
     async def refuse(self, request: Request, error: Exception) -> JSONResponse:
-        """A refused request."""
+        """Answer a refused request."""
         assert isinstance(error, Rejected)
         return self._error(request, error.status, str(error))
 
     async def missing(self, request: Request, error: Exception) -> JSONResponse:
-        """A path or method that is none of ours."""
+        """Answer a path or method that is none of ours."""
         assert isinstance(error, HTTPException)
         return self._error(request, error.status_code, f"{error.detail}: {request.method} {request.url.path}")
 
     async def crash(self, request: Request, error: Exception) -> JSONResponse:
-        """A defect, here or in the handler."""
+        """Answer a defect, here or in the handler."""
         log.error("%s %s", request.method, request.url.path, exc_info=error)
         return self._error(request, 500, f"{type(error).__name__} : {error}")
 
@@ -162,7 +162,7 @@ class Protocol:
         return {"name": self.model.name, "versions": [self.model.version], "platform": "pytorch_mar", "inputs": [], "outputs": []}
 
     async def models(self, _request: Request) -> JSONResponse:
-        """The one model."""
+        """Return the one model."""
         return JSONResponse({"models": [self.model.name]})
 
     def _check_name(self, request: Request) -> None:
@@ -176,7 +176,7 @@ class Protocol:
             raise Rejected(404, f"Model with name {name} has no version {wanted}; {self.model.version} is served.")
 
     async def status(self, request: Request) -> JSONResponse:
-        """Whether the model is ready; a POST comes here for another model than this one, or to do what none can."""
+        """Return whether the model is ready; a POST comes here for another model than this one, or to do what none can."""
         self._check_name(request)
         if request.method == "POST":
             raise Rejected(

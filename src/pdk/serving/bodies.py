@@ -20,7 +20,7 @@ UNNAMED = ("application/octet-stream", "text/plain")  # what clients say who wer
 
 
 async def read(request: Request, settings: Serving) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises:
         Rejected: it is too large (413), comes too slowly (408), or does not come whole (400).
@@ -56,10 +56,10 @@ def _within(part: bytes, limit: int) -> bytes:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request.
+    """Return the JSON object of a request.
 
     Raises:
-        Rejected: it is none.
+        Rejected: it is not a JSON object.
     """
     try:
         made = json.loads(body)
@@ -71,7 +71,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 async def instances(headers: Headers, body: bytes) -> list[Any]:
-    """The instances of a V1 request: ``{"instances": […]}``, parts of a form, or one picture (or the like) as it is.
+    """Return the instances of a V1 request: ``{"instances": […]}``, parts of a form, or one picture (or the like) as it is.
 
     Parts of a form become one instance, a mapping of their names; where each name comes several times, so many. A body that is no
     JSON, by its content type or where that says little by its first letter, becomes one instance under the names ``data`` and

@@ -44,7 +44,7 @@ def check(archive: Path, example: Path | None = None, timeout_s: float = LIMIT_S
 
 
 def answer(archive: Path, example: Path | None, scratch: Path) -> list[Any]:
-    """What the handler makes of the example, in this process.
+    """Return what the handler makes of the example, in this process.
 
     Raises:
         UserError: the archive or its handler is broken, or the example is.

@@ -8,7 +8,7 @@ from pdk.errors import NotSupported
 
 
 def explain(handler: Any, model: Any, instances: list[Any], context: Any) -> list[Any]:
-    """An explanation for each instance.
+    """Return an explanation for each instance.
 
     Args:
         model: the handler's model as it was loaded: a form made for inference has no gradients.

@@ -25,7 +25,7 @@ CONTENTS = {  # the field of InferTensorContents for a datatype
 
 
 def _inputs(request: Any) -> list[tensors.Tensor]:
-    """The input tensors of a ModelInfer request.
+    """Return the input tensors of a ModelInfer request.
 
     Raises:
         UserError: naming what is wrong with it.
@@ -87,11 +87,11 @@ class Service:
         return self.messages["ModelReadyResponse"](ready=self.protocol.ready)
 
     async def server(self, _request: Any, _context: Any) -> Any:
-        """Who answers."""
+        """Return who answers."""
         return self.messages["ServerMetadataResponse"](**http.described())
 
     async def metadata(self, request: Any, context: Any) -> Any:
-        """What is served."""
+        """Return what is served."""
         await self._check(request.name, request.version, context)
         return self.messages["ModelMetadataResponse"](**self.protocol.description())
 
@@ -102,7 +102,7 @@ class Service:
             await context.abort(CODES[error.status], str(error))
 
     async def infer(self, request: Any, context: Any) -> Any:
-        """A prediction: counted, timed, noted, with where it comes from in the initial metadata."""
+        """Return a prediction: counted, timed, noted, with where it comes from in the initial metadata."""
         given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         headers = {**self.protocol.headers, "x-request-id": request_id(given.get("x-request-id") or request.id)}
         await context.send_initial_metadata(tuple(headers.items()))
@@ -127,7 +127,7 @@ class Service:
         return answer
 
     def _answer(self, id_: str, outputs: list[tensors.Tensor], *, raw: bool) -> Any:
-        """The answer, in the form in which the request came; FP16 has no other than raw."""
+        """Return the answer, in the form in which the request came; FP16 has no other than raw."""
         model = self.protocol.model
         made = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=id_)
         raw = raw or any(tensor.datatype not in CONTENTS for tensor in outputs)
@@ -145,7 +145,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def running(protocol: Protocol, address: str) -> AsyncIterator[None]:
-    """A server; several workers may share the port."""
+    """Give a server; several workers may share the port."""
     options = (("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", protocol.settings.body_limit))
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((Service(protocol).handlers(),))

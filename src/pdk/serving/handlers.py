@@ -66,7 +66,7 @@ def _timed(stage: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
 
 
 def load(folder: Path, name: str, context: Context) -> Handler:
-    """The handler that an archive names, initialized.
+    """Return the handler that an archive names, initialized.
 
     Args:
         name: FILE.py, FILE.py:FUNCTION, or the name of one of torchserve's own.

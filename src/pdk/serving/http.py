@@ -41,7 +41,7 @@ async def serve(app: Any, sock: socket.socket, stop: asyncio.Event, started: Cal
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A socket that several processes may accept on."""
+    """Return a socket that several processes may accept on."""
     sock = socket.create_server((host, port), backlog=2048, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: no answer waits for an ACK
     sock.setblocking(False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_model(context: Context, device: str = "cpu") -> Any:
-    """The model that an archive's ``serializedFile`` holds, ready for inference.
+    """Return the model that an archive's ``serializedFile`` holds, ready for inference.
 
     ``.pt2`` is what `torch.export.save` wrote; beside a ``modelFile`` (a Python file with one `torch.nn.Module`) the file is a state
     dict, which is loaded without unpickling anything else; any other is TorchScript. Needs torch.
@@ -43,7 +43,7 @@ def load_model(context: Context, device: str = "cpu") -> Any:
 
 
 def _class(path: Path) -> Any:
-    """The one model class of a file."""
+    """Return the one model class of a file."""
     import torch
 
     spec = importlib.util.spec_from_file_location(path.stem, path)

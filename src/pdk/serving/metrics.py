@@ -45,14 +45,14 @@ class Metrics:
         self._timed[protocol].observe(seconds)
 
     def text(self) -> tuple[bytes, str]:
-        """The exposition of all workers and its content type."""
+        """Return the exposition of all workers and its content type."""
         if folder := shared_metrics():
             return together(folder)
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
 
 def together(folder: str) -> tuple[bytes, str]:
-    """The exposition of all workers that keep their counts in a folder, and its content type."""
+    """Return the exposition of all workers that keep their counts in a folder, and its content type."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -53,7 +53,7 @@ class Context:
         }
 
     def get_request_id(self, index: int = 0) -> str | None:
-        """The ID of a request of the batch."""
+        """Return the ID of a request of the batch."""
         return self.request_ids.get(index)
 
 
@@ -89,22 +89,22 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The model's version, as its provenance names it."""
+        """Return the model's version, as its provenance names it."""
         return self._version or str(self.manifest.model_version)
 
     def handle(self, instances: Instances, context: Context) -> Any:
-        """What the handler answers."""
+        """Return what the handler answers."""
         return self.handler.answer(instances, context)
 
     def explain(self, instances: Instances, context: Context) -> Any:
-        """What the handler, or Captum, says to explain its answers."""
+        """Return what the handler, or Captum, says to explain its answers."""
         made = self.handler.made
         with optimize.with_model(made, self.loaded) if self.loaded is not None else contextlib.nullcontext():
             return explain.explain(made, self.loaded, instances, context)
 
     @staticmethod
     def checked(answer: Any, count: int) -> list[Any]:
-        """The handler's answer to `count` instances.
+        """Return the handler's answer to `count` instances.
 
         Raises:
             TypeError: it is no list of that length.
@@ -114,7 +114,7 @@ class Model:
         return answer
 
     def ask(self, example: Path) -> list[Any]:
-        """The predictions for an example request, ``{"instances": […]}``.
+        """Return the predictions for an example request, ``{"instances": […]}``.
 
         Raises:
             UserError: the example is no such request, or the handler does not answer it.
@@ -146,6 +146,6 @@ class Model:
             self.ask(example)
 
     def headers(self) -> dict[str, str]:
-        """Where an answer comes from, for the response's headers."""
+        """Return where an answer comes from, for the response's headers."""
         own = {"pdk-model": self.name, "pdk-model-version": self.version}
         return {key: value for key, value in own.items() if value} | self.provenance.headers()

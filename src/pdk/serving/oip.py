@@ -44,7 +44,7 @@ TABLE = {
 
 @cache
 def messages() -> dict[str, Any]:
-    """The message classes by name."""
+    """Return the message classes by name."""
     file = descriptor_pb2.FileDescriptorProto(name="pdk/open_inference.proto", package=PACKAGE, syntax="proto3")
     for name, spelled in TABLE.items():
         message = file.message_type.add(name=name)

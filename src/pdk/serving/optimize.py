@@ -25,7 +25,7 @@ class Recorder:
         self._model, self.seen = model, list[Any]()
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
-        """What the model gives."""
+        """Return what the model gives."""
         made = self._model(*arguments, **more)
         self.seen.append(made)
         return made
@@ -64,7 +64,7 @@ def optimize(handler: Any, ask: Ask) -> None:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two outputs of a model are the same within the tolerance: tensors, and lists and mappings of them."""
+    """Return whether two outputs of a model are the same within the tolerance: tensors, and lists and mappings of them."""
     import torch
 
     if isinstance(one, torch.Tensor):

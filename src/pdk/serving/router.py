@@ -35,7 +35,7 @@ class Router:
         self.ports, self.metrics, self.session = ports, metrics, session
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """Return the ASGI application."""
         routes = [
             Route("/v1/models", self.models),
             Route("/v2", self.server),
@@ -49,12 +49,12 @@ class Router:
         return Starlette(routes=routes, exception_handlers={Rejected: self.refuse})
 
     async def refuse(self, _request: Request, error: Exception) -> JSONResponse:
-        """A refused request."""
+        """Answer a refused request."""
         assert isinstance(error, Rejected)
         return JSONResponse({"error": str(error)}, error.status, {"retry-after": "1"} if error.status == 503 else None)
 
     async def models(self, _request: Request) -> JSONResponse:
-        """All of them."""
+        """Return all routes."""
         return JSONResponse({"models": sorted(self.ports)})
 
     async def server(self, _request: Request) -> JSONResponse:
@@ -66,7 +66,7 @@ class Router:
         return JSONResponse({"live": True, "status": "alive"})
 
     async def ready(self, _request: Request) -> JSONResponse:
-        """Whether all models answer."""
+        """Return whether all models answer."""
         states = dict[str, bool]()
         for name, port in self.ports.items():
             states[name] = False
@@ -81,7 +81,7 @@ class Router:
         return Response(content, headers={"content-type": kind})
 
     async def forward(self, request: Request) -> Response:
-        """A request of one model."""
+        """Answer a request of one model."""
         name = str(request.path_params["rest"]).partition("/")[0].partition(":")[0]
         if name not in self.ports:
             raise Rejected(404, f"Model with name {name} does not exist.")

@@ -61,7 +61,7 @@ class Waiting:
 
 
 def _meaning(error: BaseException) -> Exception:
-    """What a handler's error means to who asked; what futures and loops take for their own comes as something else."""
+    """Return what a handler's error means to who asked; what futures and loops take for their own comes as something else."""
     if isinstance(error, ValueError):
         return Rejected(400, str(error))
     if isinstance(error, NotSupported):
@@ -91,7 +91,7 @@ class Runner:
         threading.Thread(target=self._work, name="handler", daemon=True).start()
 
     async def submit(self, instances: Sequence[Any], request_id: str, *, explain: bool = False) -> Answer:
-        """The predictions for the instances of a request, or the explanations of them.
+        """Return the predictions for the instances of a request, or the explanations of them.
 
         Raises:
             Rejected: too many wait (503), it took too long (504), or the handler says that the request is at fault (400).
@@ -119,7 +119,7 @@ class Runner:
                 self._answer(batch)
 
     def _collect(self) -> list[Waiting]:
-        """The next requests that are answered together: up to the model's batch size, none waits longer than its delay."""
+        """Return the next requests that are answered together: up to the model's batch size, none waits longer than its delay."""
         settings = self.model.settings
         with self._arrived:
             while not self._queue:

@@ -37,7 +37,7 @@ class Settings:
 
 
 def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
-    """Those of the archive's ``model-config.yaml``, and over them those of the store's ``config.properties``.
+    """Return those of the archive's ``model-config.yaml``, and over them those of the store's ``config.properties``.
 
     Raises:
         UserError: one of them cannot be read, or holds what is no number.
@@ -64,7 +64,7 @@ def settings_of(store: Path, folder: Path, manifest: Manifest) -> Settings:
 
 
 def _snapshot(path: Path, model: str) -> dict[str, Any]:
-    """What a ``config.properties`` says of a model, in TorchServe's form."""
+    """Return what a ``config.properties`` says of a model, in TorchServe's form."""
     if not path.is_file():
         return {}
     lines = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line and not line.startswith("#"))
@@ -76,7 +76,7 @@ def _snapshot(path: Path, model: str) -> dict[str, Any]:
 
 
 def find_archives(store: Path) -> list[Path]:
-    """The archives of a model store or of a folder, or the file itself.
+    """Return the archives of a model store or of a folder, or the file itself.
 
     Raises:
         UserError: there is none.
@@ -119,5 +119,5 @@ def verify(store: Path) -> None:
 
 
 def example_of(store: Path, folder: Path) -> Path | None:
-    """The example request of a model: the store's, or the one in the archive (unpacked in `folder`)."""
+    """Return the example request of a model: the store's, or the one in the archive (unpacked in `folder`)."""
     return next((path for path in (store / "config" / EXAMPLE, folder / EXAMPLE) if path.is_file()), None)

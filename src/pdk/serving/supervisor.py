@@ -35,7 +35,7 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "2
 
 
 def reason(code: int) -> str:
-    """What an exit status says."""
+    """Return what an exit status says."""
     if code >= 0:
         return f"it ended with code {code}"
     name = signal.Signals(-code).name

@@ -41,18 +41,18 @@ class Tensor:
         return NAMES.get(self.array.dtype, "BYTES")
 
     def rows(self) -> Sequence[Any]:
-        """Its entries along the first dimension."""
+        """Return its entries along the first dimension."""
         return self.array.tolist() if self.array.ndim == 1 else list(self.array)
 
     def binary(self) -> bytes:
-        """Its content as the binary extension spells it."""
+        """Return its content as the binary extension spells it."""
         if self.datatype != "BYTES":
             return bytes(np.ascontiguousarray(self.array).tobytes())
         raw = (value if isinstance(value, bytes) else str(value).encode() for value in self.array.ravel())
         return b"".join(len(value).to_bytes(4, "little") + value for value in raw)
 
     def values(self) -> list[Any]:
-        """Its content for JSON, flat."""
+        """Return its content for JSON, flat."""
         flat = self.array.ravel().tolist()
         return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in flat]
 
@@ -64,7 +64,7 @@ class Parts:
     content: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def take(self, size: Any, name: str) -> bytes:
-        """The next `size` bytes.
+        """Return the next `size` bytes.
 
         Raises:
             UserError: so many are not left.
@@ -76,7 +76,7 @@ class Parts:
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, Parts]:
-    """The JSON of a V2 request as it came, and the binary data behind it.
+    """Return the JSON of a V2 request as it came, and the binary data behind it.
 
     Raises:
         UserError: it is shorter than the header says.
@@ -89,7 +89,7 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, Parts]:
 
 
 def inputs_of(request: Mapping[str, Any], parts: Parts | None = None) -> list[Tensor]:
-    """The input tensors of a V2 inference request in JSON.
+    """Return the input tensors of a V2 inference request in JSON.
 
     Raises:
         UserError: naming what is wrong with it.
@@ -105,7 +105,7 @@ def inputs_of(request: Mapping[str, Any], parts: Parts | None = None) -> list[Te
 
 
 def instances_of(inputs: Sequence[Tensor]) -> list[Any]:
-    """The instances that input tensors hold.
+    """Return the instances that input tensors hold.
 
     Raises:
         UserError: two have the same name, or their first dimensions differ.
@@ -138,10 +138,10 @@ def _tensor(entry: Any, parts: Parts) -> Tensor:
 
 
 def checked_shape(name: str, shape: Any) -> list[int]:
-    """A tensor's shape.
+    """Return a tensor's shape.
 
     Raises:
-        UserError: it is none, or one of more elements than are taken.
+        UserError: it is not a tensor, or one of more elements than are taken.
     """
     if not isinstance(shape, list) or not shape or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape):
         raise UserError(f"input {name!r}: the shape must be a list of positive whole numbers, not {shape!r}")
@@ -151,7 +151,7 @@ def checked_shape(name: str, shape: Any) -> list[int]:
 
 
 def numbers(name: str, kind: Any, shape: Sequence[int], data: Any) -> Tensor:
-    """A tensor of numbers out of (nested) lists.
+    """Return a tensor of numbers out of (nested) lists.
 
     Raises:
         UserError: they do not make one.
@@ -163,7 +163,7 @@ def numbers(name: str, kind: Any, shape: Sequence[int], data: Any) -> Tensor:
 
 
 def texts(name: str, shape: Sequence[int], values: Sequence[Any], kind: type) -> Tensor:
-    """A tensor of BYTES.
+    """Return a tensor of BYTES.
 
     Raises:
         UserError: they are too many, too few, or none.
@@ -176,7 +176,7 @@ def texts(name: str, shape: Sequence[int], values: Sequence[Any], kind: type) ->
 
 
 def from_binary(name: str, kind: Any, shape: Sequence[int], raw: bytes) -> Tensor:
-    """A tensor out of its binary form.
+    """Return a tensor out of its binary form.
 
     Raises:
         UserError: its size does not fit its shape.
@@ -231,7 +231,7 @@ def _output(name: str, values: list[Any]) -> Tensor:
 
 
 def chosen(outputs: Sequence[Tensor], wanted: Iterable[str]) -> list[Tensor]:
-    """Those that a request names, in its order; all where it names none.
+    """Return those that a request names, in its order; all where it names none.
 
     Raises:
         UserError: it names one that the model does not have.
@@ -244,7 +244,7 @@ def chosen(outputs: Sequence[Tensor], wanted: Iterable[str]) -> list[Tensor]:
 
 
 def answer(request: Mapping[str, Any], outputs: Sequence[Tensor], head: Mapping[str, Any]) -> tuple[bytes, int | None]:
-    """The body of a V2 answer, and where it holds binary data the length of the JSON before them.
+    """Return the body of a V2 answer, and where it holds binary data the length of the JSON before them.
 
     Raises:
         UserError: the request asks for an output that the model does not have.

@@ -24,7 +24,7 @@ class PachydermStore:
         self.pachyderm.version()
 
     def find(self, *, model: str, digest: str) -> str | None:
-        """The folder, as the commit that brought it has it: whoever asks again is given the same URI."""
+        """Return the folder, as the commit that brought it has it: whoever asks again is given the same URI."""
         head, path = self.pachyderm.head(self.project, REPO, BRANCH), f"/{folder_of(model, digest)}/{DIGEST_FILE}"
         if head is None or self.pachyderm.read(self.project, REPO, head, path) != digest.encode():
             return None

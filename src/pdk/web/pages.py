@@ -15,28 +15,29 @@ from typing import Any
 from urllib.parse import quote
 
 from pdk.catalog import Catalog
+from pdk.catalog.explain import first_line
 from pdk.engines.records import File
 from pdk.errors import PdkError
 from pdk.web.sources import LOG_LINES, Sources
 
 Page = dict[str, Any]
 Rows = list[dict[str, Any]]
-BAD = frozenset({"failure", "killed", "unrunnable", "error", "canceled", "false", "crashing", "failed"})
+BAD = frozenset({"failure", "killed", "unrunnable", "error", "canceled", "crashing", "failed"})
 PREVIEW = 64 << 10  # bytes of a file that are shown
 
 
 def link(text: Any, *parts: Any) -> dict[str, Any]:
-    """A cell that leads to another page."""
+    """Return a cell that leads to another page."""
     return {"text": text, "href": "/" + "/".join(quote(str(part), safe="") for part in parts)}
 
 
 def state(text: Any) -> dict[str, Any]:
-    """A cell with a state: red where something is wrong."""
+    """Return a cell with a state: red where something is wrong."""
     return {"text": text, "bad": str(text).lower() in BAD}
 
 
 async def section(title: str, rows: Awaitable[Rows]) -> Page:
-    """A section; an engine that does not answer makes it red, not the page."""
+    """Return a section; an engine that does not answer makes it red, not the page."""
     try:
         return {"title": title, "rows": await rows}
     except PdkError as error:
@@ -44,13 +45,8 @@ async def section(title: str, rows: Awaitable[Rows]) -> Page:
 
 
 def when(value: datetime | None) -> str | None:
-    """A cell with a time."""
+    """Return a cell with a time."""
     return value.isoformat(timespec="seconds") if value else None
-
-
-def first_line(text: str) -> str:
-    """What a cell shows of a text."""
-    return text.partition("\n")[0]
 
 
 def _repos(catalog: Catalog) -> Rows:
@@ -146,13 +142,13 @@ def _services(catalog: Catalog) -> Rows:
 
 
 async def overview(sources: Sources, _: Mapping[str, str]) -> Page:
-    """Everything at a glance."""
+    """Return everything at a glance."""
     parts = (("Runs", _runs), ("Pipelines", _pipelines), ("Services", _services), ("Experiments", _experiments), ("Repos", _repos))
     return {"title": "PDK", "sections": await asyncio.gather(*(section(title, sources.ask(rows)) for title, rows in parts))}
 
 
 def listed(title: str, rows: Callable[[Catalog], Rows]) -> Callable[[Sources, Mapping[str, str]], Awaitable[Page]]:
-    """A page with one section."""
+    """Return a page with one section."""
 
     async def page(sources: Sources, _: Mapping[str, str]) -> Page:
         return {"title": title, "sections": [await section(title, sources.ask(rows))]}
@@ -161,7 +157,7 @@ def listed(title: str, rows: Callable[[Catalog], Rows]) -> Callable[[Sources, Ma
 
 
 def asked(build: Callable[[Catalog, Mapping[str, str]], Page]) -> Callable[[Sources, Mapping[str, str]], Awaitable[Page]]:
-    """A page that the catalogue's answers make."""
+    """Return a page that the catalogue's answers make."""
 
     async def page(sources: Sources, names: Mapping[str, str]) -> Page:
         return await sources.ask(lambda catalog: build(catalog, names))
@@ -170,7 +166,7 @@ def asked(build: Callable[[Catalog, Mapping[str, str]], Page]) -> Callable[[Sour
 
 
 def repo(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """A repo's branches and commits."""
+    """Return a repo's branches and commits."""
     project, name = names["project"], names["repo"]
     branches = [
         {
@@ -197,7 +193,7 @@ def repo(catalog: Catalog, names: Mapping[str, str]) -> Page:
 
 
 def files(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """The first entries of a folder, or the beginning of a file."""
+    """Return the first entries of a folder, or the beginning of a file."""
     project, name, commit, path = names["project"], names["repo"], names["commit"], "/" + names["path"].strip("/")
     target = f"{name}@{commit}:{path}"
     title = f"{project}/{target}"
@@ -219,7 +215,7 @@ def _entry(file: File) -> dict[str, Any]:
 
 
 def pipeline(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """A pipeline, its jobs, its spec."""
+    """Return a pipeline, its jobs, its spec."""
     project, name = names["project"], names["pipeline"]
     one = catalog.pipelines(project).get(name)
     row = {"pipeline": one.name, "version": one.version, "state": state(one.state), "last job": state(one.last_job), "reason": one.reason}
@@ -228,7 +224,7 @@ def pipeline(catalog: Catalog, names: Mapping[str, str]) -> Page:
 
 
 def job(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """A job with its reason, its datums and the end of its log."""
+    """Return a job with its reason, its datums and the end of its log."""
     project, name, id_ = names["project"], names["pipeline"], names["id"]
     found = catalog.jobs(project).get(f"{name}@{id_}")
     row = {"pipeline": link(name, "pipelines", project, name), "state": state(found.state.lower()), "reason": found.reason}
@@ -242,14 +238,14 @@ def job(catalog: Catalog, names: Mapping[str, str]) -> Page:
 
 
 async def jobs(sources: Sources, _: Mapping[str, str]) -> Page:
-    """The newest jobs of every project."""
+    """Return the newest jobs of every project."""
     projects = await sources.ask(lambda catalog: [project.name for project in catalog.projects()])
     sections = (section(project, sources.ask(partial(_jobs, project=project))) for project in projects)
     return {"title": "Jobs", "sections": await asyncio.gather(*sections)}
 
 
 def run(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """A commit's way to what serves it; where it is red, why."""
+    """Return a commit's way to what serves it; where it is red, why."""
     found = catalog.runs(names["project"]).get(names["name"])
     steps = [
         {
@@ -272,7 +268,7 @@ def run(catalog: Catalog, names: Mapping[str, str]) -> Page:
 
 
 def experiment(catalog: Catalog, names: Mapping[str, str]) -> Page:
-    """An experiment's trials and the end of the newest one's log."""
+    """Return an experiment's trials and the end of the newest one's log."""
     number = int(names["id"])
     trials = list(catalog.trials(number))
     rows = [{"trial": one.id, "state": state(one.state.lower()), "batches": one.batches, "started": when(one.started)} for one in trials]

@@ -27,7 +27,7 @@ STATES = {  # the engine's → ours; an unknown one raises
 
 
 @dataclass(frozen=True)
-class Status:
+class ExperimentStatus:
     """Where an experiment stands: phase (running, completed, failed), the engine's word for it, 0 to 1."""
 
     phase: str
@@ -54,7 +54,7 @@ class Experiments(Connection):
         self._call("workspace and project", ensure)
 
     def find_experiment(self, label: str) -> int | None:
-        """The experiment that carries a label."""
+        """Return the experiment that carries a label."""
         return self._call("experiments", lambda: self._labelled(label))
 
     def _labelled(self, label: str) -> int | None:
@@ -76,8 +76,8 @@ class Experiments(Connection):
 
         return self._call("create the experiment", create)
 
-    def status(self, experiment: int) -> Status:
-        """Where an experiment stands.
+    def status(self, experiment: int) -> ExperimentStatus:
+        """Return where an experiment stands.
 
         Raises:
             EngineError: a state that we do not know.
@@ -88,10 +88,10 @@ class Experiments(Connection):
         state = str(found.state.name).removeprefix("STATE_")
         if state not in STATES:
             raise EngineError(f"experiment {experiment} is in state {state}, which this version of PDK does not know")
-        return Status(STATES[state], state, float(found.progress or 0.0))
+        return ExperimentStatus(STATES[state], state, float(found.progress or 0.0))
 
     def log_lines(self, experiment: int, skip: int = 0) -> list[str]:
-        """The log of the experiment's trials from line `skip` on."""
+        """Return the log of the experiment's trials from line `skip` on."""
 
         def read() -> list[str]:
             trials = bindings.get_GetExperimentTrials(self._session, experimentId=experiment).trials
@@ -119,7 +119,7 @@ class Experiments(Connection):
         return str(found[0].uuid)
 
     def metrics(self, checkpoint: str) -> Mapping[str, Any]:
-        """The validation metrics at a checkpoint."""
+        """Return the validation metrics at a checkpoint."""
         found = self._call("checkpoint", lambda: bindings.get_GetCheckpoint(self._session, checkpointUuid=checkpoint))
         training = found.checkpoint.training
         return dict(training.validationMetrics.avgMetrics or {}) if training and training.validationMetrics else {}

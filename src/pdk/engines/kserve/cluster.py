@@ -9,7 +9,7 @@ class Cluster(Connection):
     """The calls about a cluster's set-up."""
 
     def runtimes(self) -> dict[str, tuple[str, ...]]:
-        """The ClusterServingRuntimes, and the model formats of each."""
+        """Return the ClusterServingRuntimes, and the model formats of each."""
         with mapped_errors():
             found = self._api.list_cluster_custom_object(GROUP, "v1alpha1", "clusterservingruntimes")["items"]
         return {
@@ -18,7 +18,7 @@ class Cluster(Connection):
         }
 
     def config_map(self, namespace: str, name: str) -> dict[str, str]:
-        """What a config map holds.
+        """Return what a config map holds.
 
         Raises:
             NotFound: there is none.
@@ -27,7 +27,7 @@ class Cluster(Connection):
             return dict(self._core.read_namespaced_config_map(name, namespace).data or {})
 
     def account(self, namespace: str, name: str) -> dict[str, str]:
-        """What a service account and its secrets are annotated with.
+        """Return what a service account and its secrets are annotated with.
 
         Raises:
             NotFound: there is none, or a secret of it is missing.

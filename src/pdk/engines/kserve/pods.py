@@ -31,7 +31,7 @@ class Pods(Connection):
                 ]
 
     def problem(self, namespace: str, name: str) -> tuple[bool, str]:
-        """What the pods of an InferenceService say of why they do not run, and whether waiting would not help."""
+        """Return what the pods of an InferenceService say of why they do not run, and whether waiting would not help."""
         try:
             with mapped_errors():
                 listed = self._core.list_namespaced_pod(namespace, label_selector=f"{OF}={name}").items
@@ -59,7 +59,7 @@ class Pods(Connection):
         return {(one.metadata.namespace, one.metadata.labels[OF]) for one in found if not _complete(one)}
 
     def _newest_hash(self, namespace: str, name: str) -> str:
-        """The label value that the pods of the newest revision have; empty where no Deployment made them."""
+        """Return the label value that the pods of the newest revision have; empty where no Deployment made them."""
         try:
             with mapped_errors():
                 found = self._apps.list_namespaced_replica_set(namespace, label_selector=f"{OF}={name}").items
@@ -107,7 +107,7 @@ class Pods(Connection):
 
 
 def _complete(deployment: Any) -> bool:
-    """Whether all pods of a Deployment are of its newest version and available."""
+    """Return whether all pods of a Deployment are of its newest version and available."""
     status = deployment.status
     return bool(
         (status.observed_generation or 0) >= deployment.metadata.generation

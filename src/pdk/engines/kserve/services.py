@@ -24,7 +24,7 @@ SURE_S = 3.0  # for which pods must look hopeless: right after an update they ma
 
 
 @dataclass(frozen=True)
-class Status:
+class ServiceStatus:
     """Where an InferenceService stands: phase (ready, progressing, failed), its URL, and why."""
 
     phase: str
@@ -32,7 +32,7 @@ class Status:
     message: str
 
 
-def status_of(body: Mapping[str, Any]) -> Status:
+def status_of(body: Mapping[str, Any]) -> ServiceStatus:
     """Read an InferenceService's status: ready only for its newest spec."""
     status = body.get("status") or {}
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
@@ -42,10 +42,10 @@ def status_of(body: Mapping[str, Any]) -> Status:
     failure = model.get("lastFailureInfo") or {}
     url = str(status.get("url") or "")
     if current and model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        return Status("failed", url, str(failure.get("message") or ready.get("message") or "the model could not be loaded"))
+        return ServiceStatus("failed", url, str(failure.get("message") or ready.get("message") or "the model could not be loaded"))
     if current and ready.get("status") == "True" and model.get("transitionStatus") == "UpToDate":
-        return Status("ready", url, "")
-    return Status("progressing", url, str(ready.get("message") or model.get("transitionStatus") or "waiting"))
+        return ServiceStatus("ready", url, "")
+    return ServiceStatus("progressing", url, str(ready.get("message") or model.get("transitionStatus") or "waiting"))
 
 
 def service_of(body: Mapping[str, Any], late: Collection[tuple[str, str]] = ()) -> Service:
@@ -57,7 +57,7 @@ def service_of(body: Mapping[str, Any], late: Collection[tuple[str, str]] = ()) 
     meta, status, predictor = body["metadata"], status_of(body), body["spec"].get("predictor") or {}
     namespace, name, notes = meta["namespace"], meta["name"], meta.get("annotations") or {}
     if status.phase == "ready" and (namespace, name) in late:
-        status = Status("progressing", status.url, "replicas of the version before are being replaced")
+        status = ServiceStatus("progressing", status.url, "replicas of the version before are being replaced")
     component = ((body.get("status") or {}).get("components") or {}).get("predictor") or {}
     shares = [(str(entry["revisionName"]), int(entry.get("percent") or 0)) for entry in component.get("traffic") or []]
     newest, created = component.get("latestCreatedRevision") or (shares[-1][0] if shares else ""), meta.get("creationTimestamp")
@@ -87,7 +87,7 @@ def _previous(notes: Mapping[str, str]) -> str:
 
 
 def _remembered(body: Mapping[str, Any]) -> str:
-    """What an InferenceService serves, to go back to."""
+    """Return what an InferenceService serves, to go back to."""
     notes = body["metadata"].get("annotations") or {}
     predictor = {key: value for key, value in body["spec"]["predictor"].items() if key != CANARY}
     return json.dumps(
@@ -96,7 +96,7 @@ def _remembered(body: Mapping[str, Any]) -> str:
 
 
 def _isvc(namespace: str, name: str, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
-    """A new InferenceService."""
+    """Return a new InferenceService."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "InferenceService",
@@ -109,7 +109,7 @@ class Services(Pods):
     """The calls about InferenceServices."""
 
     def find(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """An InferenceService."""
+        """Return an InferenceService."""
         try:
             return self._patiently(self._api.get_namespaced_custom_object, namespace, PLURAL, name)
         except NotFound:
@@ -245,7 +245,7 @@ class Services(Pods):
 
         return self._edit(namespace, name, edit)
 
-    def wait(self, namespace: str, name: str, timeout_s: float) -> Status:
+    def wait(self, namespace: str, name: str, timeout_s: float) -> ServiceStatus:
         """Wait until the newest spec serves.
 
         Raises:
@@ -254,7 +254,7 @@ class Services(Pods):
         with clock.during(WAITING):
             return self._wait(namespace, name, timeout_s)
 
-    def _wait(self, namespace: str, name: str, timeout_s: float) -> Status:
+    def _wait(self, namespace: str, name: str, timeout_s: float) -> ServiceStatus:
         deadline, since = time.monotonic() + timeout_s, None
         while True:
             body = self.find(namespace, name)

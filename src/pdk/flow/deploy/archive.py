@@ -73,7 +73,7 @@ def script(checkpoint: Path, target: Path) -> None:
 
 
 def properties(model: str) -> str:
-    """A ``config.properties`` as TorchServe reads it (token checks on, no code installed at start)."""
+    """Return a ``config.properties`` as TorchServe reads it (token checks on, no code installed at start)."""
     snapshot = {
         "name": "startup.cfg",
         "modelCount": 1,

@@ -15,7 +15,7 @@ from pdk.stores import BUCKETS
 
 
 @dataclass(frozen=True)
-class Job:
+class DeployJob:
     """What one run is asked for, and where the engines are."""
 
     deployment: str
@@ -60,7 +60,7 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def count(text: str) -> int:
-    """A whole number that is not negative.
+    """Return a whole number that is not negative.
 
     Raises:
         argparse.ArgumentTypeError: something else.
@@ -71,7 +71,7 @@ def count(text: str) -> int:
 
 
 def percent(text: str) -> int:
-    """A whole number from 0 to 100.
+    """Return a whole number from 0 to 100.
 
     Raises:
         argparse.ArgumentTypeError: something else.
@@ -82,7 +82,7 @@ def percent(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     made = argparse.ArgumentParser(prog="deploy.py", description="Archive a trained model and serve it with KServe.")
     made.add_argument("--deployment-name", required=True, help="name of the InferenceService")
     made.add_argument("--cloud-model-host", choices=tuple(BUCKETS), help="where the model store is; without it in a Pachyderm repo")
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Job:
+def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> DeployJob:
     """Arguments and environment of this run.
 
     Raises:
@@ -126,7 +126,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
             raise UserError("--canary needs --deployment-mode Knative: KServe gives a new version all requests in Standard deployments")
         if options.min_replicas == 0:
             raise UserError("--min-replicas 0 needs --deployment-mode Knative: Standard deployments do not scale to zero")
-    return Job(
+    return DeployJob(
         deployment=options.deployment_name,
         namespace=environ.get("KSERVE_NAMESPACE") or "models",
         project=environ.get("PPS_PROJECT_NAME") or "default",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pdk.engines.records import MODE
-from pdk.flow.deploy.arguments import Job
+from pdk.flow.deploy.arguments import DeployJob
 from pdk.words import ARCHIVE_DIGEST, KEEP_PREVIOUS_S, MODEL_VERSION, REQUEST_LOG_SAMPLE
 
 
-def spec_for(job: Job, uri: str) -> dict[str, Any]:
-    """The spec of the InferenceService: one predictor that serves the archive at `uri`."""
+def spec_for(job: DeployJob, uri: str) -> dict[str, Any]:
+    """Return the spec of the InferenceService: one predictor that serves the archive at `uri`."""
     model: dict[str, Any] = {"modelFormat": {"name": "mar"}, "storageUri": uri}
     resources = {key: dict(value) for key, value in (("requests", job.requests), ("limits", job.limits)) if value}
     if resources:
@@ -31,8 +31,8 @@ def spec_for(job: Job, uri: str) -> dict[str, Any]:
     return {"predictor": predictor}
 
 
-def annotations_for(job: Job, digest: str, version: str) -> dict[str, str]:
-    """The annotations of the InferenceService: what is served, and how."""
+def annotations_for(job: DeployJob, digest: str, version: str) -> dict[str, str]:
+    """Return the annotations of the InferenceService: what is served, and how."""
     return {
         ARCHIVE_DIGEST: digest,
         MODEL_VERSION: version,

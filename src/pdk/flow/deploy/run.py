@@ -13,7 +13,7 @@ from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.patience import patiently
 from pdk.errors import PdkError, UserError
 from pdk.flow.deploy.archive import digest_of, pack
-from pdk.flow.deploy.arguments import Job
+from pdk.flow.deploy.arguments import DeployJob
 from pdk.flow.deploy.rollout import annotations_for, spec_for
 from pdk.provenance import Provenance
 from pdk.stores import Store, archive_of, bucket_of
@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 
 def read_info(pfs: Path) -> tuple[dict[str, Any], Path]:
-    """The train step's ``model-info.yaml`` and the folder that it lies in.
+    """Return the train step's ``model-info.yaml`` and the folder that it lies in.
 
     Raises:
         UserError: there is none, or it is broken.
@@ -47,8 +47,8 @@ def read_info(pfs: Path) -> tuple[dict[str, Any], Path]:
     return info, found[0].parent
 
 
-def checkpoint_of(job: Job, info: dict[str, Any], folder: Path, scratch: Path) -> Path:
-    """The checkpoint: from the job's input, or from Determined where it is absent there.
+def checkpoint_of(job: DeployJob, info: dict[str, Any], folder: Path, scratch: Path) -> Path:
+    """Return the checkpoint: from the job's input, or from Determined where it is absent there.
 
     Raises:
         UserError: it is in neither place.
@@ -67,14 +67,14 @@ def checkpoint_of(job: Job, info: dict[str, Any], folder: Path, scratch: Path) -
     return scratch / "checkpoint"
 
 
-def store_for(job: Job, pachyderm: Pachyderm) -> Store:
-    """The model store that the command line names."""
+def store_for(job: DeployJob, pachyderm: Pachyderm) -> Store:
+    """Return the model store that the command line names."""
     if job.cloud_host:
         return bucket_of(job.cloud_host, job.bucket or "", job.google_credentials)
     return PachydermStore(pachyderm, job.project)
 
 
-def run(job: Job) -> None:
+def run(job: DeployJob) -> None:
     """Archive the model, put it into the store, roll the InferenceService, wait for it.
 
     Raises:
@@ -120,7 +120,7 @@ def run(job: Job) -> None:
     (job.pfs / "out" / DEPLOY_INFO).write_text(write_yaml(result))
 
 
-def change(job: Job) -> None:
+def change(job: DeployJob) -> None:
     """Promote the canary, or go back to the version before, and wait until that serves.
 
     Raises:

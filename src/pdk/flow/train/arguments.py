@@ -14,7 +14,7 @@ from pdk.words import label_of
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """What one run is asked for, and where the engines are."""
 
     git_url: str
@@ -40,7 +40,7 @@ class Job:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     made = argparse.ArgumentParser(prog="train.py", description="Train a model on a data commit and register it.")
     made.add_argument("--git-url", required=True, help="repository of the experiment's code (https, ssh, or a path that is allowed)")
     made.add_argument("--git-ref", required=True, help="branch, tag or commit")
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Job:
+def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> TrainJob:
     """Arguments and environment of this run.
 
     Raises:
@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     options, environ = parser().parse_args(argv), os.environ if environ is None else environ
     needed(environ, "DET_MASTER")
     needed(environ, "DET_USER")
-    return Job(
+    return TrainJob(
         git_url=options.git_url,
         git_ref=options.git_ref,
         sub_dir=options.sub_dir,

@@ -35,7 +35,7 @@ class Checkout:
 
 
 def check_url(url: str, roots: Sequence[Path]) -> str:
-    """The URL in the form that git gets.
+    """Return the URL in the form that git gets.
 
     Args:
         url: https://…, ssh://…, user@host:path, or a local path (also file://…) below one of `roots`.

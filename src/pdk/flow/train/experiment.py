@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pdk.documents import Unreadable, read_yaml, write_yaml
 from pdk.engines.records import DataCommit, Version
 from pdk.errors import EngineError, PdkError, TemporaryError, UserError
-from pdk.flow.train.arguments import Job
+from pdk.flow.train.arguments import TrainJob
 from pdk.flow.train.checkout import Checkout
 from pdk.provenance import Code, ConfigFile, Data, JobRef, ParentVersion, Provenance
 from pdk.words import CODE_LABEL, MODEL_INFO
@@ -34,7 +34,7 @@ class Parent:
 
 
 def read_config(code: Checkout, name: str) -> dict[str, Any]:
-    """The experiment's config as it stands in the repository.
+    """Return the experiment's config as it stands in the repository.
 
     Raises:
         UserError: it is missing, no YAML, or lacks what is filled in at run time.
@@ -61,7 +61,7 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def complete(config: dict[str, Any], job: Job, data: DataCommit, code: Checkout, parent: Parent | None, token: str) -> dict[str, Any]:
+def complete(config: dict[str, Any], job: TrainJob, data: DataCommit, code: Checkout, parent: Parent | None, token: str) -> dict[str, Any]:
     """Make the config of this run: where its data is, what it is found by, what it goes on from."""
     made = copy.deepcopy(config)
     made["data"]["pachyderm"].update(
@@ -74,7 +74,7 @@ def complete(config: dict[str, Any], job: Job, data: DataCommit, code: Checkout,
     return made
 
 
-def provenance(job: Job, data: DataCommit, code: Checkout, config: str, experiment: int, parent: Parent | None) -> Provenance:
+def provenance(job: TrainJob, data: DataCommit, code: Checkout, config: str, experiment: int, parent: Parent | None) -> Provenance:
     """Make what a model version says of its origin."""
     return Provenance(
         data=data_of(data),
@@ -92,17 +92,17 @@ def data_of(data: DataCommit) -> Data:
     return Data(data.project, data.repo, data.id, data.content)
 
 
-def job_of(job: Job) -> JobRef:
+def job_of(job: TrainJob) -> JobRef:
     """Make what a model version says of the job that registered it."""
     return JobRef(job.project, job.pipeline, job.job_id)
 
 
-def mode_of(job: Job) -> str:
+def mode_of(job: TrainJob) -> str:
     """Return how a job trains, in a word."""
     return "incremental" if job.incremental else "full"
 
 
-def check_own(version: Version, job: Job) -> None:
+def check_own(version: Version, job: TrainJob) -> None:
     """Look whether a version with this job's name was registered by this job: all pipelines on one commit share the job's ID.
 
     Raises:
@@ -117,7 +117,7 @@ def check_own(version: Version, job: Job) -> None:
         )
 
 
-def same_training(versions: Sequence[Version], job: Job, data: DataCommit, code: Checkout, config: str) -> Version | None:
+def same_training(versions: Sequence[Version], job: TrainJob, data: DataCommit, code: Checkout, config: str) -> Version | None:
     """Find a version that was trained on the same data, code and config in the same mode: nothing would come out differently.
 
     Args:
@@ -138,7 +138,7 @@ def same_training(versions: Sequence[Version], job: Job, data: DataCommit, code:
 
 
 def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pachyderm) -> tuple[Parent | None, str]:
-    """The newest version whose data commit is an ancestor of this one and differs by new files only; and why, in words."""
+    """Return the newest version whose data commit is an ancestor of this one and differs by new files only; and why, in words."""
     by_commit: dict[str, Version] = {}
     for candidate in versions:  # newest first
         known = candidate.provenance.data
@@ -167,7 +167,7 @@ def choose_parent(versions: Sequence[Version], data: DataCommit, pachyderm: Pach
     return None, "no earlier version was trained on an ancestor of this commit: training on everything"
 
 
-def write_info(out: Path, job: Job, version: Version) -> None:
+def write_info(out: Path, job: TrainJob, version: Version) -> None:
     """``model-info.yaml`` for the deploy step."""
     content = {
         "name": job.model,

@@ -14,7 +14,7 @@ from pdk.engines.patience import patiently
 from pdk.engines.records import DataCommit, Version
 from pdk.errors import PdkError, UserError
 from pdk.flow.train import experiment as experiments
-from pdk.flow.train.arguments import Job
+from pdk.flow.train.arguments import TrainJob
 from pdk.flow.train.checkout import Checkout, checkout
 from pdk.provenance import numbers_of
 from pdk.timing import WAITING, clock
@@ -29,7 +29,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(job: Job) -> None:
+def run(job: TrainJob) -> None:
     """Train (or find what was trained already), register, leave checkpoint and model-info.yaml in /pfs/out.
 
     Raises:
@@ -62,7 +62,7 @@ def run(job: Job) -> None:
 
 
 def _train(
-    job: Job,
+    job: TrainJob,
     code: Checkout,
     config: dict[str, Any],
     digest: str,

@@ -36,7 +36,7 @@ class Target:
     most: int = 0  # since the last report
 
     def choose(self, lost: Collection[str] = ()) -> str | None:
-        """An address; None where no replica runs.
+        """Return an address; None where no replica runs.
 
         Args:
             lost: who went away with this request. It goes to one that is relied on then, else to any that it has not met.
@@ -75,7 +75,7 @@ class Routes:
         self._changed, self._waiting = asyncio.Event(), asyncio.Event()
 
     def find(self, host: str) -> Target | None:
-        """The service of a Host header's name: NAME.NAMESPACE.DOMAIN, or NAME-predictor.NAMESPACE.DOMAIN."""
+        """Return the service of a Host header's name: NAME.NAMESPACE.DOMAIN, or NAME-predictor.NAMESPACE.DOMAIN."""
         return self.table.get(host)
 
     def wake(self) -> None:

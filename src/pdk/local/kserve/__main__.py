@@ -26,7 +26,7 @@ ACCOUNTS = ("default", "pach-deploy")
 
 
 def config_map(installation: Installation) -> dict[str, str]:
-    """The keys of ``pdk-config`` as a cluster's set-up writes them."""
+    """Return the keys of ``pdk-config`` as a cluster's set-up writes them."""
     host, ports = installation.host, installation.ports
     return {
         "region": "local",

@@ -47,7 +47,7 @@ def set_up(db: sqlite3.Connection, installation: Installation) -> None:
 
 
 def job_environment(installation: Installation) -> dict[str, str]:
-    """The variables that tell user code where the engines are."""
+    """Return the variables that tell user code where the engines are."""
     host, ports = installation.host, installation.ports
     return {
         "PACHD_PEER_SERVICE_HOST": host,
@@ -61,7 +61,7 @@ def job_environment(installation: Installation) -> dict[str, str]:
 
 
 def job_binds(installation: Installation) -> tuple[Bind, ...]:
-    """What jobs see of this machine beside their data: the kubeconfig, and git repositories that may be read."""
+    """Return what jobs see of this machine beside their data: the kubeconfig, and git repositories that may be read."""
     roots = (Bind(Path(root), root, read_only=True) for root in installation.git_roots)
     return Bind(installation.kubeconfig.parent, KUBE_FOLDER, read_only=True), *roots
 

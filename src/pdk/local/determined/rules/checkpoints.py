@@ -14,7 +14,7 @@ from uuid import UUID
 from pdk.errors import NotFound, UserError
 from pdk.kit.db import one
 from pdk.local.determined.rules import experiments, searchers, sections
-from pdk.local.determined.rules.forms import Form
+from pdk.local.determined.rules.forms import Form, Number
 from pdk.local.determined.rules.sections import Config
 
 Connection = sqlite3.Connection
@@ -30,13 +30,13 @@ class Checkpoint:
     state: str
     steps: int
     metadata: Mapping[str, Any]
-    resources: Mapping[str, Any]
+    resources: Mapping[str, int]
     reported: float
 
     @property
     def size(self) -> int:
         """Return the bytes of its files."""
-        return sum(int(size) for size in self.resources.values())
+        return sum(self.resources.values())
 
 
 class Report(Form, frozen=True):
@@ -47,7 +47,7 @@ class Report(Form, frozen=True):
     allocation_id: str = ""
     state: str = "STATE_COMPLETED"
     metadata: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
+    resources: dict[str, Number] = {}
     report_time: datetime | None = None
 
 
@@ -79,7 +79,7 @@ def add(db: Connection, report: Report) -> None:
 
 
 def get(db: Connection, uuid: str) -> Checkpoint:
-    """A checkpoint.
+    """Return a checkpoint.
 
     Raises:
         NotFound: there is none of that UUID.
@@ -102,14 +102,14 @@ def listing(db: Connection, *, trial: int | None = None, experiment: int | None 
 
 
 def at_steps(db: Connection, trial: int, steps: int) -> Checkpoint | None:
-    """The checkpoint that a trial made after so many steps, while it is whole."""
+    """Return the checkpoint that a trial made after so many steps, while it is whole."""
     sql = "SELECT * FROM checkpoint WHERE trial = ? AND steps = ? AND state = 'STATE_COMPLETED' ORDER BY reported DESC LIMIT 1"
     row = db.execute(sql, (trial, steps)).fetchone()
     return _checkpoint(row) if row else None
 
 
 def latest(db: Connection, trial: int) -> Checkpoint | None:
-    """The one that a trial goes on from."""
+    """Return the one that a trial goes on from."""
     sql = "SELECT * FROM checkpoint WHERE trial = ? AND state = 'STATE_COMPLETED' ORDER BY steps DESC, reported DESC LIMIT 1"
     row = db.execute(sql, (trial,)).fetchone()
     return _checkpoint(row) if row else None

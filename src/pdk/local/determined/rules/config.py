@@ -118,10 +118,10 @@ def parse(text: str, own: Path, slots: int, template: Mapping[str, Any] | None =
 
 
 def read(text: str) -> dict[str, Any]:
-    """The mapping that a text is.
+    """Return the mapping that a text is.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a mapping in YAML.
     """
     try:
         raw = read_yaml(text)
@@ -186,7 +186,7 @@ def _check_period(key: str, period: Mapping[str, Any]) -> None:
 
 
 def environment_variables(content: Mapping[str, Any], kind: str = "cpu") -> dict[str, str]:
-    """The variables that a config sets for its trials: a list of NAME=VALUE, or such lists by kind of slot (cpu, cuda, rocm).
+    """Return the variables that a config sets for its trials: a list of NAME=VALUE, or such lists by kind of slot (cpu, cuda, rocm).
 
     Raises:
         UserError: another form.
@@ -229,21 +229,21 @@ def _check_resources(resources: dict[str, Any], offered: int, notes: list[str]) 
 
 
 def redact(value: Any) -> Any:
-    """A copy whose secrets (by the names of their keys) are masked."""
+    """Return a copy whose secrets (by the names of their keys) are masked."""
     if isinstance(value, Mapping):
         return {k: MASK if SECRET_KEY.search(str(k)) and isinstance(v, str) and v else redact(v) for k, v in value.items()}
     return [redact(entry) for entry in value] if isinstance(value, list) else value
 
 
 def redact_text(text: str) -> str:
-    """The user's own YAML with the values of secret keys masked."""
+    """Return the user's own YAML with the values of secret keys masked."""
     return re.sub(
         r"(?im)^(\s*[\w.-]*(?:token|password|secret|access_key|api_key)[\w.-]*\s*:\s*)(?!['\"]{2}\s*$)\S.*$", rf"\1'{MASK}'", text
     )
 
 
 def secrets_of(value: Any) -> Iterator[str]:
-    """The secrets that a config holds."""
+    """Give the secrets that a config holds."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if SECRET_KEY.search(str(key)) and isinstance(inner, str) and inner:

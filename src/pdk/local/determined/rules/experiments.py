@@ -73,7 +73,7 @@ class Trial:
 
     @property
     def allocation(self) -> str:
-        """The name of its present run."""
+        """Return the name of its present run."""
         return f"{self.task}.{self.run}"
 
 
@@ -116,7 +116,7 @@ def _trial(row: sqlite3.Row) -> Trial:
 
 
 def get(db: Connection, id_: int) -> Experiment:
-    """An experiment.
+    """Return an experiment.
 
     Raises:
         NotFound: no experiment has that number.
@@ -125,7 +125,7 @@ def get(db: Connection, id_: int) -> Experiment:
 
 
 def listing(db: Connection) -> list[Experiment]:
-    """All experiments, newest first."""
+    """Return all experiments, newest first."""
     return [_experiment(row) for row in db.execute(f"SELECT {COLUMNS} FROM experiment ORDER BY id DESC").fetchall()]
 
 
@@ -141,7 +141,7 @@ def labels(db: Connection) -> list[str]:
 
 
 def context(db: Connection, id_: int) -> bytes:
-    """The experiment's code as a .tar.gz."""
+    """Return the experiment's code as a .tar.gz."""
     get(db, id_)
     return bytes(db.execute("SELECT context FROM experiment WHERE id = ?", (id_,)).fetchone()[0])
 
@@ -165,7 +165,7 @@ def create(
 
 
 def trial(db: Connection, id_: int) -> Trial:
-    """A trial.
+    """Return a trial.
 
     Raises:
         NotFound: no trial has that number.
@@ -174,17 +174,17 @@ def trial(db: Connection, id_: int) -> Trial:
 
 
 def trial_of_task(db: Connection, task: str) -> Trial:
-    """The trial with a task ID."""
+    """Return the trial with a task ID."""
     return _trial(one(db, "SELECT * FROM trial WHERE task = ?", (task,), f"task {task} not found"))
 
 
 def trial_of_allocation(db: Connection, allocation: str) -> Trial:
-    """The trial that an allocation (a run) belongs to."""
+    """Return the trial that an allocation (a run) belongs to."""
     return trial_of_task(db, allocation.rpartition(".")[0])
 
 
 def trials(db: Connection, experiment: int) -> list[Trial]:
-    """An experiment's trials."""
+    """Return an experiment's trials."""
     get(db, experiment)
     return [_trial(row) for row in db.execute("SELECT * FROM trial WHERE experiment = ? ORDER BY id", (experiment,)).fetchall()]
 
@@ -266,7 +266,7 @@ def kill_trial(db: Connection, id_: int) -> None:
 
 
 def ending(db: Connection, trial_id: int) -> str:
-    """How a trial, or all of its experiment, is to be ended; empty while it is not."""
+    """Return how a trial, or all of its experiment, is to be ended; empty while it is not."""
     sql = "SELECT t.state, e.state FROM trial t JOIN experiment e ON t.experiment = e.id WHERE t.id = ?"
     return next((state for state in db.execute(sql, (trial_id,)).fetchone() if state in STOPPING), "")
 

@@ -54,7 +54,7 @@ def _is(kind: str, value: Any) -> bool:
 
 
 def refusal(where: str, why: str) -> UserError:
-    """The error for a field."""
+    """Return the error for a field."""
     return UserError(f"invalid experiment configuration: {where}: {why}")
 
 
@@ -75,5 +75,5 @@ def check(where: str, given: Any, fields: Mapping[str, Field], required: Collect
 
 
 def complete(given: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
-    """All fields of a section, those not given with what stands for them."""
+    """Return all fields of a section, those not given with what stands for them."""
     return {key: copy.deepcopy(field.default if given.get(key) is None else given[key]) for key, field in fields.items()}

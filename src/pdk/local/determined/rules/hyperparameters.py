@@ -36,7 +36,7 @@ class Random:
         return int(self._state.randint(0, 2**32, dtype=np.uint32))
 
     def below(self, count: int) -> int:
-        """A whole number from 0 up to `count`, exclusive."""
+        """Return a whole number from 0 up to `count`, exclusive."""
         limit = count - 1
         mask = (1 << limit.bit_length()) - 1
         while limit:
@@ -46,12 +46,12 @@ class Random:
         return 0
 
     def uniform(self, low: float, high: float) -> float:
-        """A number from `low` up to `high`."""
+        """Return a number from `low` up to `high`."""
         return low + (high - low) * (((self.bits() >> 5) * 67108864 + (self.bits() >> 6)) / 9007199254740992)
 
 
 def is_range(value: Any) -> bool:
-    """Whether a value of a config is the description of a hyperparameter (and not a constant or a mapping of others)."""
+    """Return whether a value of a config is the description of a hyperparameter (and not a constant or a mapping of others)."""
     return isinstance(value, Mapping) and isinstance(value.get("type"), str)
 
 
@@ -69,7 +69,7 @@ def check(hparams: Mapping[str, Any], *, grid: bool, path: str = "hyperparameter
 
 
 def normal(hparams: Mapping[str, Any]) -> Hparams:
-    """The same with constants spelled out, as the engine shows them."""
+    """Return the same with constants spelled out, as the engine shows them."""
     made: Hparams = {}
     for name, value in hparams.items():
         if is_range(value):
@@ -115,7 +115,7 @@ def _refusal(path: str, why: str) -> UserError:
 
 
 def sample(hparams: Mapping[str, Any], random: Random) -> Hparams:
-    """One value for each."""
+    """Return one value for each."""
     return {name: _sample_one(hparams[name], random) for name in sorted(hparams)}
 
 
@@ -137,12 +137,12 @@ def _sample_one(value: Any, random: Random) -> Any:
 
 
 def grid_size(hparams: Mapping[str, Any]) -> int:
-    """How many points a grid has."""
+    """Return how many points a grid has."""
     return math.prod(len(points) for _, points in _axes(hparams, ()))
 
 
 def grid(hparams: Mapping[str, Any]) -> list[Hparams]:
-    """Every combination of the points on all axes, the first name's changing slowest."""
+    """Return every combination of the points on all axes, the first name's changing slowest."""
     axes, found = list(_axes(hparams, ())), []
     for values in itertools.product(*(points for _, points in axes)):
         point: Hparams = {}

@@ -92,7 +92,7 @@ def of_trial(db: Connection, trial_id: int, group: str = "") -> list[Report]:
 
 
 def steps(db: Connection, trial_id: int) -> int:
-    """How far a trial has trained, as its metrics say."""
+    """Return how far a trial has trained, as its metrics say."""
     return int(db.execute("SELECT coalesce(max(steps), 0) FROM metric WHERE trial = ?", (trial_id,)).fetchone()[0])
 
 
@@ -108,7 +108,7 @@ def validations(db: Connection, found: Trial) -> tuple[Report | None, Report | N
 
 
 def best_validation(db: Connection, experiment: Experiment) -> float | None:
-    """The best value of the searcher's metric so far."""
+    """Return the best value of the searcher's metric so far."""
     sql = "SELECT m.metrics FROM metric m JOIN trial t ON m.trial = t.id WHERE t.experiment = ? AND m.grp = ?"
     found = (
         searchers.number_of(json.loads(row["metrics"]), experiment.config.searcher.metric)

@@ -134,7 +134,7 @@ def create_model(db: Connection, wanted: NewModel) -> Model:
 
 
 def model(db: Connection, name_or_id: str) -> Model:
-    """A model by its name, or its number where no model has that name.
+    """Return a model by its name, or its number where no model has that name.
 
     Raises:
         NotFound: neither.
@@ -248,7 +248,7 @@ def add_version(db: Connection, model_name: str, wanted: NewVersion) -> Version:
 
 
 def version(db: Connection, model_id: int, number: int) -> Version:
-    """A version by its number.
+    """Return a version by its number.
 
     Raises:
         NotFound: the model has none of that number.
@@ -258,7 +258,7 @@ def version(db: Connection, model_id: int, number: int) -> Version:
 
 
 def versions(db: Connection, model_id: int) -> list[Version]:
-    """A model's versions, newest first."""
+    """Return a model's versions, newest first."""
     return [_version(row) for row in db.execute("SELECT * FROM version WHERE model = ? ORDER BY number DESC", (model_id,)).fetchall()]
 
 

@@ -35,7 +35,7 @@ class Policy(Form, frozen=True):
 
 
 def policy(storage: Mapping[str, Any]) -> dict[str, int]:
-    """How many of each kind a ``checkpoint_storage`` section keeps.
+    """Return how many of each kind a ``checkpoint_storage`` section keeps.
 
     Raises:
         UserError: a number that is none.
@@ -101,7 +101,7 @@ def check_unregistered(db: Connection, uuids: Iterable[str]) -> None:
 
 
 def unswept(db: Connection) -> dict[int, list[str]]:
-    """The checkpoints whose files can go, by experiment."""
+    """Return the checkpoints whose files can go, by experiment."""
     found: dict[int, list[str]] = defaultdict(list)
     sql = f"SELECT t.experiment, c.uuid FROM checkpoint c JOIN trial t ON c.trial = t.id WHERE c.state = '{DELETED}' AND c.swept = 0"
     for experiment, uuid in db.execute(sql).fetchall():
@@ -133,7 +133,7 @@ def _content(db: Connection, experiment: int) -> dict[str, Any]:
 
 
 def _in_use(db: Connection) -> set[str]:
-    """What a version or an unfinished trial needs."""
+    """Return what a version or an unfinished trial needs."""
     rows = db.execute("SELECT checkpoint FROM version UNION SELECT warm_start FROM trial WHERE warm_start IS NOT NULL").fetchall()
     return {row[0] for row in rows}
 

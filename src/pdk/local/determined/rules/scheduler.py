@@ -33,7 +33,7 @@ class Choice:
 
 
 def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int, places: int) -> Choice:
-    """Who starts.
+    """Return who starts.
 
     Args:
         held: slots by experiment.
@@ -59,7 +59,7 @@ def choose(candidates: Iterable[Waiting], held: Mapping[int, int], free: int, pl
 
 
 def to_preempt(blocked: Waiting, running: Iterable[Waiting], free: int) -> list[Waiting]:
-    """The least urgent of the running trials that must give way so that `blocked` fits; none unless that is enough."""
+    """Return the least urgent of the running trials that must give way so that `blocked` fits; none unless that is enough."""
     chosen = list[Waiting]()
     for one in sorted(running, key=lambda one: (-one.priority, -one.trial)):
         if free >= blocked.slots:

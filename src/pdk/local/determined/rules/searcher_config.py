@@ -17,7 +17,7 @@ DROPPED = {"budget", "train_stragglers", "stop_once"}  # of searchers that are n
 
 
 def complete(given: Mapping[str, Any], hparams: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """A searcher section with all its fields; what was changed is added to `notes`.
+    """Return a searcher section with all its fields; what was changed is added to `notes`.
 
     Raises:
         UserError: naming the field and the reason.

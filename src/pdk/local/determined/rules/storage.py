@@ -36,7 +36,7 @@ def _refuse(field: str, why: str) -> UserError:
 
 
 def complete(given: Mapping[str, Any], own: Path, binds: Sequence[Bind]) -> dict[str, Any]:
-    """A ``checkpoint_storage`` section with all that it needs.
+    """Return a ``checkpoint_storage`` section with all that it needs.
 
     Args:
         own: the server's folder, for experiments that name no storage.

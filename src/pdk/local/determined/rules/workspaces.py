@@ -193,7 +193,7 @@ def delete(db: Connection, table: str, id_: int) -> None:
 
 
 def count(db: Connection, project_id: int, *, active: bool = False) -> int:
-    """How many experiments a project holds."""
+    """Return how many experiments a project holds."""
     more = " AND state = 'ACTIVE'" if active else ""
     return int(db.execute(f"SELECT count(*) FROM experiment WHERE project = ?{more}", (project_id,)).fetchone()[0])
 

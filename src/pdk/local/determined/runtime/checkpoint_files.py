@@ -58,7 +58,7 @@ async def remove_events(config: Config, cluster: str, experiment: int, env: Mapp
 
 
 async def fetch(config: Config, uuid: str, scratch: Path, env: Mapping[str, str]) -> Path:
-    """A checkpoint's folder; copied to `scratch` out of a bucket.
+    """Return a checkpoint's folder; copied to `scratch` out of a bucket.
 
     Raises:
         EngineError: as above.

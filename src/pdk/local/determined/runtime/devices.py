@@ -33,7 +33,7 @@ class Device:
 
 
 def detect() -> tuple[Device, ...]:
-    """The slots, in the order of their numbers. What a variable such as CUDA_VISIBLE_DEVICES hides from this process is none.
+    """Return the slots, in the order of their numbers. What a variable such as CUDA_VISIBLE_DEVICES hides from this process is none.
 
     Raises:
         EngineError: there are drivers, and torch cannot be asked for its devices.
@@ -57,5 +57,5 @@ def devices(found: Sequence[Sequence[str]], environment: Mapping[str, str]) -> t
 
 
 def pinned(all_: Sequence[Device], slots: Sequence[int]) -> dict[str, str]:
-    """The variables by which a program sees its own devices alone."""
+    """Return the variables by which a program sees its own devices alone."""
     return {VISIBLE[kind]: ",".join(all_[slot].name for slot in slots) for kind in {device.kind for device in all_} & VISIBLE.keys()}

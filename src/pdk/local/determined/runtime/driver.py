@@ -73,20 +73,20 @@ class Driver:
 
     @property
     def used(self) -> int:
-        """How many slots are held."""
+        """Return how many slots are held."""
         return sum(map(len, self._slots.values()))
 
     @property
     def running(self) -> Collection[int]:
-        """The trials that are being driven."""
+        """Return the trials that are being driven."""
         return self._tasks.keys()
 
     def folder(self, trial: experiments.Trial) -> Path:
-        """Where a trial's run folders are."""
+        """Return where a trial's run folders are."""
         return self.home / "trials" / str(trial.id)
 
     def log_files(self, trial: experiments.Trial) -> list[Path]:
-        """The logs of a trial's runs, oldest first."""
+        """Return the logs of a trial's runs, oldest first."""
         return sorted(self.folder(trial).glob("run-*/log"), key=lambda path: int(path.parent.name.removeprefix("run-")))
 
     def redactor(self, trial: experiments.Trial) -> logs.Redactor:

@@ -40,7 +40,7 @@ class Environment:
 
 
 def key_of(archive: bytes) -> str | None:
-    """The hash of what decides about an experiment's environment; None where nothing does."""
+    """Return the hash of what decides about an experiment's environment; None where nothing does."""
     digest, found = hashlib.sha256(), False
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as context:
         for member in sorted(context.getmembers(), key=lambda entry: entry.name):
@@ -51,7 +51,7 @@ def key_of(archive: bytes) -> str | None:
 
 
 def prepare(home: Path, archive: bytes) -> Environment:
-    """The environment for an experiment's context; made when missing.
+    """Return the environment for an experiment's context; made when missing.
 
     Args:
         home: the folder that keeps layered environments.

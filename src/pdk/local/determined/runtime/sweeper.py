@@ -82,7 +82,7 @@ class Sweeper:
             await asyncio.to_thread(shutil.rmtree, self.trials / str(trial.id), ignore_errors=True)
 
     async def fetch(self, uuid: str, scratch: Path) -> Path:
-        """A checkpoint's folder, if need be copied to `scratch`.
+        """Return a checkpoint's folder, if need be copied to `scratch`.
 
         Raises:
             EngineError: a storage refused.
@@ -94,7 +94,7 @@ class Sweeper:
         return experiments.trial(self.db.reader, checkpoints.get(self.db.reader, uuid).trial).experiment
 
     def environment(self, config: Config) -> dict[str, str]:
-        """The variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""
+        """Return the variables of a process that reaches an experiment's storage: of the trials' own only credentials and addresses."""
         given = {key: value for key, value in environment_variables(config.content).items() if key.startswith(CREDENTIALS)}
         return {**process.base_environment(), **self.env, **given}
 

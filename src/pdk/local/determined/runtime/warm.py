@@ -26,7 +26,7 @@ READ_AT_IMPORT = (
 
 
 def suits(environment: Mapping[str, str]) -> bool:
-    """Whether variables may be set after the imports."""
+    """Return whether variables may be set after the imports."""
     return not any(name.startswith(READ_AT_IMPORT) for name in environment)
 
 

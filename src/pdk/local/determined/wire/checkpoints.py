@@ -58,7 +58,7 @@ class Checkpoints(Driven):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("GET", f"{api}/experiments/{{id}}/checkpoints", self.experiment_checkpoints),

@@ -43,7 +43,7 @@ class Cluster(Driven):
         self.cluster, self.blank_login = cluster, blank_login
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("GET", "/info", self.info, public=True),

@@ -68,7 +68,7 @@ class Wanted(Form, frozen=True):
 
 
 def archive_of(entries: Sequence[ContextFile]) -> bytes:
-    """A context as .tar.gz from the files that a client sends.
+    """Return a context as .tar.gz from the files that a client sends.
 
     Raises:
         UserError: a path that leaves the context, a type other than file and folder, broken base64, too much.
@@ -100,7 +100,7 @@ def archive_of(entries: Sequence[ContextFile]) -> bytes:
 
 
 def tree_of(archive: bytes) -> list[Json]:
-    """A context's files and folders, nested."""
+    """Return a context's files and folders, nested."""
     top: Json = {"files": []}
     folders: dict[str, Json] = {"": top}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as context:
@@ -122,7 +122,7 @@ class Experiments(Driven):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("POST", f"{api}/experiments", self.create_experiment),

@@ -42,7 +42,7 @@ F = TypeVar("F", bound=Form)
 
 
 def error_body(status: int, message: str, code: int = 2, reason: str = "") -> object:
-    """The engine's form of an error."""
+    """Return the engine's form of an error."""
     return {"error": {"code": code, "reason": reason or str(status), "error": message}}
 
 
@@ -56,23 +56,23 @@ class Tokens:
         return hmac.new(self._secret.encode(), what.encode(), hashlib.sha256).hexdigest()
 
     def user(self) -> str:
-        """A new session of the one user: its expiry (unix time), a random part, a signature."""
+        """Return a new session of the one user: its expiry (unix time), a random part, a signature."""
         content = f"{int(time.time() + SESSION_S)}.{secrets.token_hex(8)}"
         return f"{content}.{self._derive('user:' + content)}"
 
     def is_user(self, token: str) -> bool:
-        """Whether a token is a session of the user's, and has not expired."""
+        """Return whether a token is a session of the user's, and has not expired."""
         content, _, signature = token.rpartition(".")
         expires = content.partition(".")[0]
         signed = hmac.compare_digest(signature.encode(), self._derive("user:" + content).encode())
         return signed and int(expires) > time.time()
 
     def trial(self, trial: experiments.Trial) -> str:
-        """The token of a trial's processes."""
+        """Return the token of a trial's processes."""
         return self._derive(f"trial:{trial.task}")
 
     def right_password(self, given: str, *, hashed: bool) -> bool:
-        """Whether a login's password is the installation's secret."""
+        """Return whether a login's password is the installation's secret."""
         wanted = hashlib.sha512((SALT + self._secret).encode()).hexdigest() if hashed else self._secret
         return hmac.compare_digest(given.encode(), wanted.encode())
 
@@ -86,7 +86,7 @@ class Frame:
     ended: Callable[[str], bool]  # whether a user's token was logged out
 
     def route(self, method: str, path: str, handler: Handler, *, public: bool = False) -> Route:
-        """A Starlette route."""
+        """Return a Starlette route."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -127,7 +127,7 @@ class Frame:
 
 
 def bearer(request: Request) -> str:
-    """The token of a request; empty where it has none."""
+    """Return the token of a request; empty where it has none."""
     given = request.headers.get("authorization") or request.headers.get("grpc-metadata-x-allocation-token") or ""
     return given.removeprefix("Bearer ").strip()
 
@@ -149,7 +149,7 @@ class Driven(Handlers):
 
 
 async def body(request: Request) -> dict[str, Any]:
-    """The request's JSON object; empty where there is none.
+    """Return the request's JSON object; empty where there is none.
 
     Raises:
         UserError: something else.

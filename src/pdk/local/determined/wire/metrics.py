@@ -23,7 +23,7 @@ class Metrics(Handlers):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API; before those that take a trial's number at that place."""
+        """Return all routes, with the paths of the API; before those that take a trial's number at that place."""
         base, route = "/api/v1/trials/metrics", self.frame.route
         return [
             route("GET", f"{base}/trial_metrics", self.stream),

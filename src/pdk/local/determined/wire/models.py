@@ -26,7 +26,7 @@ class Registry(Handlers):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("POST", f"{api}/models", self.create_model),

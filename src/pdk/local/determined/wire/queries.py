@@ -70,7 +70,7 @@ def ordered(
 
 
 def descending(query: QueryParams) -> bool:
-    """Whether a query asks for the largest first."""
+    """Return whether a query asks for the largest first."""
     return query.get("orderBy") == "ORDER_BY_DESC"
 
 

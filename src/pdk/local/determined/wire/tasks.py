@@ -36,7 +36,7 @@ class Tasks(Handlers):
     """The handlers. Trials repeat what was not answered, so every write may come twice."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("GET", f"{api}/tasks/{{task}}/context_directory", self.context),

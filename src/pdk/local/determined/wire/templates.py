@@ -27,7 +27,7 @@ class Templates(Handlers):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         base, route = "/api/v1/templates", self.frame.route
         return [
             route("GET", base, self.listed),

@@ -29,7 +29,7 @@ class Trials(Driven):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         return [
             route("GET", f"{api}/experiments/{{id}}/trials", self.list_trials),
@@ -45,7 +45,7 @@ class Trials(Driven):
         return page(found, request.query_params, self.messages.trial, "trials")
 
     def _orders(self, searcher: Searcher) -> dict[str, Callable[[experiments.Trial], Any]]:
-        """What trials are sorted by; of metrics the better is the smaller one, whichever way better is, as the engine has it."""
+        """Return what trials are sorted by; of metrics the better is the smaller one, whichever way better is, as the engine has it."""
         db, sign = self.db.reader, 1 if searcher.smaller_is_better else -1
 
         def value(found: experiments.Trial, which: int) -> float | None:
@@ -148,7 +148,7 @@ def _time(text: str | None) -> float | None:
     """Unix time.
 
     Raises:
-        UserError: it is none in RFC 3339.
+        UserError: it is not a time in RFC 3339.
     """
     try:
         return datetime.fromisoformat(text).timestamp() if text else None

@@ -19,7 +19,7 @@ class Workspaces(Handlers):
     """The handlers."""
 
     def routes(self) -> list[Route]:
-        """All of them, with the paths of the API."""
+        """Return all routes, with the paths of the API."""
         api, route = "/api/v1", self.frame.route
         made = [
             route("GET", f"{api}/workspaces", self.list),

@@ -36,7 +36,7 @@ class Kind:
 
     @property
     def custom(self) -> bool:
-        """Whether it is defined by KServe rather than by Kubernetes."""
+        """Return whether it is defined by KServe rather than by Kubernetes."""
         return bool(self.group)
 
 
@@ -74,7 +74,7 @@ class ApiError(WireError):
 
 
 def details(kind: Kind, name: str, **more: Any) -> Json:
-    """What a Status says of the object that it is about."""
+    """Return what a Status says of the object that it is about."""
     group = {"group": kind.group} if kind.group else {}
     return {"name": name, **group, "kind": kind.plural, **more}
 

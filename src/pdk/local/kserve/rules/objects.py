@@ -43,12 +43,12 @@ NAME_RULE = (
 
 
 def now() -> str:
-    """The time as objects carry it."""
+    """Return the time as objects carry it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def get(db: Connection, kind: Kind, namespace: str, name: str) -> Json:
-    """An object.
+    """Return an object.
 
     Raises:
         ApiError: 404.

@@ -15,7 +15,7 @@ BY_NAME = ("secrets", "imagePullSecrets")  # lists of a ServiceAccount that merg
 
 
 def apply(kind: Kind, body: Json, patch: Any, media: str) -> Json:
-    """A patched copy of `body`.
+    """Return a patched copy of `body`.
 
     Raises:
         ApiError: 400, 415 or 422, as a Kubernetes API server answers.

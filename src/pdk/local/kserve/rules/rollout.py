@@ -29,7 +29,7 @@ class Revision:
 
     @property
     def model(self) -> Json:
-        """The model part of the predictor, in its new form."""
+        """Return the model part of the predictor, in its new form."""
         if "model" in self.predictor:
             return dict(self.predictor["model"])
         return {"modelFormat": {"name": "pytorch"}, **self.predictor["pytorch"]}
@@ -44,13 +44,13 @@ class Share:
 
 
 def annotation(isvc: Mapping[str, Any], name: str) -> str | None:
-    """An annotation of an InferenceService."""
+    """Return an annotation of an InferenceService."""
     found = (isvc["metadata"].get("annotations") or {}).get(name)
     return None if found is None else str(found)
 
 
 def number_of(isvc: Mapping[str, Any], name: str) -> float:
-    """An annotation that holds a number; 0 where it holds none."""
+    """Return an annotation that holds a number; 0 where it holds none."""
     try:
         return float(annotation(isvc, name) or 0)
     except ValueError:
@@ -63,7 +63,7 @@ def mode_of(isvc: Mapping[str, Any]) -> str:
 
 
 def revision_of(isvc: Mapping[str, Any]) -> Revision:
-    """The revision that an InferenceService asks for."""
+    """Return the revision that an InferenceService asks for."""
     predictor = isvc["spec"]["predictor"]
     kept = {key: value for key, value in predictor.items() if key not in NOT_OF_A_REVISION}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
@@ -71,13 +71,13 @@ def revision_of(isvc: Mapping[str, Any]) -> Revision:
 
 
 def percent_of(isvc: Mapping[str, Any]) -> int:
-    """How many of a hundred requests the newest revision is to get."""
+    """Return how many of a hundred requests the newest revision is to get."""
     given = isvc["spec"]["predictor"].get("canaryTrafficPercent")
     return 100 if given is None or mode_of(isvc) != "Knative" else int(given)
 
 
 def wanted(isvc: Mapping[str, Any], stable: Revision | None) -> list[Share]:
-    """The shares once the newest revision answers; `stable` was rolled out last."""
+    """Return the shares once the newest revision answers; `stable` was rolled out last."""
     latest, percent = revision_of(isvc), percent_of(isvc)
     if stable is None or stable.name == latest.name or percent == 100:
         return [Share(latest, 100)]
@@ -85,7 +85,7 @@ def wanted(isvc: Mapping[str, Any], stable: Revision | None) -> list[Share]:
 
 
 def now(shares: list[Share], stable: Revision | None, *, answers: bool) -> list[Share]:
-    """The shares at this moment: what was rolled out last keeps everything until the newest revision `answers`."""
+    """Return the shares at this moment: what was rolled out last keeps everything until the newest revision `answers`."""
     if answers:
         return [share for share in shares if share.percent > 0]
     return [Share(stable, 100)] if stable is not None else []

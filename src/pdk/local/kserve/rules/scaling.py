@@ -20,7 +20,7 @@ TARGET = 4.0  # open requests for each replica, where the spec names none; a wor
 
 
 def bounds(isvc: Mapping[str, Any]) -> tuple[int, int]:
-    """The least and the most replicas."""
+    """Return the least and the most replicas."""
     predictor = isvc["spec"]["predictor"]
     least = int(predictor.get("minReplicas", 1))
     if mode_of(isvc) != "Knative":
@@ -29,7 +29,7 @@ def bounds(isvc: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def window_of(isvc: Mapping[str, Any]) -> float:
-    """The window in seconds; ``6s`` is the shortest that Knative takes."""
+    """Return the window in seconds; ``6s`` is the shortest that Knative takes."""
     text = annotation(isvc, WINDOW) or ""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     try:
@@ -55,12 +55,12 @@ class Demand:
         self._seen.append((at, count))
 
     def mean(self, now: float, over_s: float) -> float:
-        """Their mean."""
+        """Return their mean."""
         recent = [count for at, count in self._seen if at > now - over_s]
         return sum(recent) / len(recent) if recent else 0.0
 
     def quiet(self, now: float, over_s: float) -> bool:
-        """Whether none was open for so long."""
+        """Return whether none was open for so long."""
         return not any(count for at, count in self._seen if at > now - over_s)
 
     def forget(self, before: float) -> None:
@@ -70,7 +70,7 @@ class Demand:
 
 
 def replicas(isvc: Mapping[str, Any], demand: Demand, present: int, since: float, now: float) -> int:
-    """How many are needed.
+    """Return how many are needed.
 
     Args:
         present: how many there are.

@@ -22,7 +22,7 @@ def split_terms(text: str) -> list[str]:
 
 
 def labels(text: str) -> Test:
-    """The test that a label selector means.
+    """Return the test that a label selector means.
 
     Raises:
         ApiError: 400 for what is none.
@@ -50,7 +50,7 @@ def _label_test(match: re.Match[str]) -> Test:
 
 
 def fields(text: str) -> Test:
-    """The test that a field selector means (``metadata.name=x,involvedObject.kind!=Pod``)."""
+    """Return the test that a field selector means (``metadata.name=x,involvedObject.kind!=Pod``)."""
     tests: list[Test] = []
     for term in split_terms(text):
         path, operator, value = re.split(r"(==|!=|=)", term, maxsplit=1) if "=" in term else ("", "", "")
@@ -61,14 +61,14 @@ def fields(text: str) -> Test:
 
 
 def dig(body: Any, path: str) -> Any:
-    """The value at a dotted path; empty where there is none."""
+    """Return the value at a dotted path; empty where there is none."""
     for part in path.split("."):
         body = body.get(part) if isinstance(body, dict) else None
     return "" if body is None else body
 
 
 def age(stamp: str | None) -> str:
-    """How long ago, as kubectl writes it: 92s, 2m7s, 15m, 3h, 5d."""
+    """Return how long ago, as kubectl writes it: 92s, 2m7s, 15m, 3h, 5d."""
     if not stamp:
         return "<unknown>"
     seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()))
@@ -154,7 +154,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 
 def table(kind: Kind, bodies: list[Json], version: str, *, include: str = "Metadata") -> Json:
-    """The Table that `kubectl get` asks for; `include` says what of each object comes along."""
+    """Return the Table that `kubectl get` asks for; `include` says what of each object comes along."""
     columns = COLUMNS[kind.resource]
     rows = []
     for body in bodies:

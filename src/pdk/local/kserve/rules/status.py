@@ -13,7 +13,7 @@ OF = "serving.kserve.io/inferenceservice"  # label: the InferenceService that an
 
 
 def url_of(isvc: Json, domain: str) -> str:
-    """Where an InferenceService answers."""
+    """Return where an InferenceService answers."""
     return f"http://{isvc['metadata']['name']}.{isvc['metadata']['namespace']}.{domain}"
 
 
@@ -109,7 +109,7 @@ def keep_times(old: Json, new: Json) -> Json:
 
 
 def pod(isvc: Json, pod_name: str, phase: str, *, ready: bool, reason: str, restarts: int) -> Json:
-    """A pod for `kubectl get pods` and `kubectl logs`."""
+    """Return a pod for `kubectl get pods` and `kubectl logs`."""
     name = isvc["metadata"]["name"]
     state = {"running": {"startedAt": now()}} if phase == "Running" else {"waiting": {"reason": reason or "ContainerCreating"}}
     return {

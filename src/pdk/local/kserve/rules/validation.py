@@ -30,7 +30,7 @@ VALIDATOR, DEFAULTER = (f'admission webhook "inferenceservice.kserve-webhook-ser
 
 
 def denied(message: str) -> ApiError:
-    """What the validating webhook refuses."""
+    """Return what the validating webhook refuses."""
     return ApiError(403, "Forbidden", VALIDATOR + message)
 
 

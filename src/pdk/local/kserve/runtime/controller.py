@@ -23,10 +23,10 @@ from pdk.kit.db import Database
 from pdk.local.kserve.rules import rollout, scaling, status
 from pdk.local.kserve.rules.kinds import ENDPOINTS, ISVC, POD, Json
 from pdk.local.kserve.rules.rollout import Revision, Share
-from pdk.local.kserve.runtime import predictor as predictors
+from pdk.local.kserve.runtime import replica as replicas
 from pdk.local.kserve.runtime.fleet import DRAIN_S, TRIAL_S, Fleet
-from pdk.local.kserve.runtime.predictor import LoadFailed, Place, Predictor
 from pdk.local.kserve.runtime.records import Key, Records
+from pdk.local.kserve.runtime.replica import LoadFailed, Place, Replica
 from pdk.local.kserve.store import table
 from pdk.words import KEEP_PREVIOUS_S, PODS, PREVIOUS, REQUEST_LOG_SAMPLE, STABLE
 
@@ -52,7 +52,7 @@ class Service:
 
     @property
     def folder(self) -> Path:
-        """Where its run folders are."""
+        """Return where its run folders are."""
         return self.home / "predictors" / self.key[0] / self.key[1]
 
     async def adopt(self) -> None:
@@ -66,7 +66,7 @@ class Service:
         for run in self.folder.glob("*"):
             if (handle := process.running(run)) is None:
                 continue
-            found = predictors.adopt(handle)
+            found = replicas.adopt(handle)
             if found and found.revision in known and run.name in routed:
                 self._fleet(known[found.revision]).adopt(found)
                 log.info("found %s still running as process %d", run.name, handle.pid)
@@ -86,19 +86,19 @@ class Service:
             self.fleets[revision.name] = Fleet(revision, self._start, self.db.changes, self._gone)
         return self.fleets[revision.name]
 
-    async def _start(self, revision: Revision) -> Predictor:
+    async def _start(self, revision: Revision) -> Replica:
         """Bring up one replica, its pod on record."""
         isvc = self.records.isvc() or {"metadata": {}}
         await self._prune()
-        pod = predictors.new_pod(revision.name)
+        pod = replicas.new_pod(revision.name)
         self._starting.add(pod)
         await self.records.pod(pod, "Pending", ready=False)
         sample = min(1.0, max(0.0, rollout.number_of(isvc, REQUEST_LOG_SAMPLE)))
         place = Place(self.folder / pod, self.home / "models", self.home / "requests" / self.key[0] / self.key[1], sample, self.hide)
         restarts = self.fleets[revision.name].failures if revision.name in self.fleets else 0
-        made: Predictor | None = None
+        made: Replica | None = None
         try:
-            made = await predictors.bring_up(self.db.reader, self.key[0], revision, place)
+            made = await replicas.bring_up(self.db.reader, self.key[0], revision, place)
             await self.records.pod(pod, "Running", ready=True, restarts=restarts)
         except LoadFailed as error:
             await self.records.pod(pod, "Failed", ready=False, reason=error.reason, restarts=restarts)
@@ -112,7 +112,7 @@ class Service:
             self._starting.discard(pod)
         return made
 
-    async def _gone(self, replica: Predictor) -> None:
+    async def _gone(self, replica: Replica) -> None:
         await self.records.delete(POD, replica.pod)
 
     async def _prune(self) -> None:
@@ -146,8 +146,8 @@ class Service:
         self._scale(isvc, [fleet, *others])
         wakes = any(found.served and found.failures <= 1 for _, found in shared)
         spare = [(Share(found.revision, 0), found) for found in others if found not in [one for _, one in shared]]
-        replicas = [(share, found.ready) for share, found in shared + spare]
-        await self.records.route(replicas, self.stable, self.previous, wakes=wakes)
+        answering = [(share, found.ready) for share, found in shared + spare]
+        await self.records.route(answering, self.stable, self.previous, wakes=wakes)
         await self._retire(rollout.number_of(isvc, KEEP_PREVIOUS_S), kept)
         await self._report(isvc, fleet, shared)
 
@@ -159,7 +159,7 @@ class Service:
                 self.previous, self.stable = self.stable, held
 
     def _has_settled(self, fleet: Fleet) -> bool:
-        """Whether a revision has answered all requests for a while, which begins with the first question here.
+        """Return whether a revision has answered all requests for a while, which begins with the first question here.
 
         Until then the one before stays, to take what the new one drops, or all where that dies.
         """
@@ -249,7 +249,7 @@ class Controller:
         self.steps = Steps(db.changes, self._look)
 
     def pod_log(self, namespace: str, pod: str) -> tuple[Path, Callable[[], bool]]:
-        """A predictor's log, and whether there will be no more of it."""
+        """Return a predictor's log, and whether there will be no more of it."""
         run = self.home / "predictors" / namespace / pod.rpartition("-predictor-")[0] / pod
 
         return run / "log", lambda: process.running(run) is None

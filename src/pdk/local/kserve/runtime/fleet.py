@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pdk.kit import process
 from pdk.kit.changes import Changes
 from pdk.local.kserve.rules.rollout import Revision
-from pdk.local.kserve.runtime.predictor import LoadFailed, Predictor
+from pdk.local.kserve.runtime.replica import LoadFailed, Replica
 
 log = logging.getLogger(__name__)
 DRAIN_DELAY_S = 1.0  # between taking a replica off the route and ending it: the gateway hears of it within milliseconds
@@ -21,7 +21,7 @@ DRAIN_S = 30.0  # that open requests get then, as Kubernetes' grace period
 RESTART_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # pauses before a replica that died or did not start is started again
 TRIAL_S = 10.0  # a replica that answered for less than that was not good; where another revision serves, it is not started again
 POLL_S = 0.25  # between two looks at what predictors do
-Start = Callable[[Revision], Awaitable[Predictor]]
+Start = Callable[[Revision], Awaitable[Replica]]
 
 
 class Fleet:
@@ -35,10 +35,10 @@ class Fleet:
     `scale` says how many are wanted; `retry` whether a revision that cannot start is tried again.
     """
 
-    def __init__(self, revision: Revision, start: Start, changes: Changes, gone: Callable[[Predictor], Awaitable[None]]) -> None:
+    def __init__(self, revision: Revision, start: Start, changes: Changes, gone: Callable[[Replica], Awaitable[None]]) -> None:
         self.revision, self.retry = revision, True
         self._wanted, self._woken = 0, asyncio.Event()
-        self.replicas: list[Predictor] = []
+        self.replicas: list[Replica] = []
         self.served = False  # whether one ever answered
         self.failure: LoadFailed | None = None
         self.failures = 0
@@ -50,12 +50,12 @@ class Fleet:
         loops = (self._again(self._watch, asyncio.Event()), self._again(self._fill, self._woken))
         self._tasks = [asyncio.create_task(loop, name=f"fleet {revision.name}") for loop in loops]
 
-    def adopt(self, found: Predictor) -> None:
+    def adopt(self, found: Replica) -> None:
         """Take in a replica that an earlier server left running."""
         self._join(found, since=0.0)
         self._wanted = len(self.replicas)
 
-    def _join(self, replica: Predictor, since: float) -> None:
+    def _join(self, replica: Replica, since: float) -> None:
         self.replicas.append(replica)
         self._since[replica.pod] = since
         self.served = True
@@ -67,8 +67,8 @@ class Fleet:
             self._woken.set()
 
     @property
-    def ready(self) -> list[Predictor]:
-        """The replicas that answer at this moment: a runtime takes its ready file away while it has no worker."""
+    def ready(self) -> list[Replica]:
+        """Return the replicas that answer at this moment: a runtime takes its ready file away while it has no worker."""
         return [replica for replica in self.replicas if replica.answers]
 
     @property
@@ -78,17 +78,17 @@ class Fleet:
 
     @property
     def faltered(self) -> bool:
-        """Whether a replica stopped answering before it had shown that it is good."""
+        """Return whether a replica stopped answering before it had shown that it is good."""
         return self._stood is not None and self._stood <= TRIAL_S
 
     @property
     def asleep(self) -> bool:
-        """Whether it has no replicas because none is needed."""
+        """Return whether it has no replicas because none is needed."""
         return self.served and self.failure is None and not self.replicas
 
     @property
     def given_up(self) -> bool:
-        """Whether it failed and is not tried again: no replica of it has shown that it is good."""
+        """Return whether it failed and is not tried again: no replica of it has shown that it is good."""
         good = (self._stood or 0.0) > TRIAL_S or time.monotonic() - self.since > TRIAL_S
         return self.failure is not None and not self.retry and not good
 
@@ -154,7 +154,7 @@ class Fleet:
         self.changed = time.monotonic()
         self._changes.notify()
 
-    def _leave(self, replica: Predictor) -> None:
+    def _leave(self, replica: Replica) -> None:
         self._since.pop(replica.pod, None)
 
         async def drain() -> None:

@@ -45,7 +45,7 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.
 
 
 def _usable(authority: Path, certificate: Path, key: Path) -> bool:
-    """Whether the files are there and whole: a machine that went down may have left anything."""
+    """Return whether the files are there and whole: a machine that went down may have left anything."""
     try:
         issuer, leaf = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (authority, certificate))
         leaf.verify_directly_issued_by(issuer)

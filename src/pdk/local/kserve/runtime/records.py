@@ -24,7 +24,7 @@ class Records:
         self.db, self.key = db, key
 
     def isvc(self) -> Json | None:
-        """The InferenceService."""
+        """Return the InferenceService."""
         return table.get(self.db.reader, ISVC.resource, *self.key)
 
     async def delete(self, kind: Kind, name: str) -> None:
@@ -65,12 +65,12 @@ class Records:
             await self.db.write(partial(objects.ensure, kind=POD, namespace=self.key[0], body=body))
 
     def pods(self) -> list[str]:
-        """The names of this service's pods."""
+        """Return the names of this service's pods."""
         listed = table.listing(self.db.reader, POD.resource, self.key[0])
         return [body["metadata"]["name"] for body in listed if body["metadata"]["labels"][status.OF] == self.key[1]]
 
     def routed(self) -> Mapping[str, str]:
-        """The annotations of the service's Endpoints: what was rolled out, and on which pods."""
+        """Return the annotations of the service's Endpoints: what was rolled out, and on which pods."""
         found = table.get(self.db.reader, ENDPOINTS.resource, self.key[0], f"{self.key[1]}-predictor") or {"metadata": {}}
         return dict(found["metadata"].get("annotations") or {})
 

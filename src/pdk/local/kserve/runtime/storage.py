@@ -32,7 +32,7 @@ class S3Access:
 
 
 def access_for(db: sqlite3.Connection, namespace: str, account: str) -> S3Access:
-    """The S3 credentials that a service account carries, as KServe finds them (annotations on the secret).
+    """Return the S3 credentials that a service account carries, as KServe finds them (annotations on the secret).
 
     Raises:
         UserError: the service account does not exist.
@@ -57,7 +57,7 @@ def _access(secret: Json) -> S3Access:
 
 
 def fetch(uri: str, cache: Path, access: S3Access) -> Path:
-    """The folder that holds what `uri` names; its content never changes.
+    """Return the folder that holds what `uri` names; its content never changes.
 
     Raises:
         UserError: the scheme is not offered, the bucket cannot be read, or nothing is there.
@@ -123,7 +123,7 @@ def _make_durable(folder: Path) -> None:
 
 
 def _inside(key: str) -> str:
-    """A key as a relative path.
+    """Return a key as a relative path.
 
     Raises:
         UserError: it would leave the folder.

@@ -43,7 +43,7 @@ class Event:
 
 
 def get(db: sqlite3.Connection, resource: str, namespace: str, name: str) -> Json | None:
-    """An object."""
+    """Return an object."""
     row = db.execute("SELECT body FROM object WHERE resource = ? AND namespace = ? AND name = ?", (resource, namespace, name)).fetchone()
     return dict(json.loads(row[0])) if row else None
 
@@ -55,7 +55,7 @@ def listing(db: sqlite3.Connection, resource: str, namespace: str = "") -> list[
 
 
 def version(db: sqlite3.Connection) -> int:
-    """The newest resource version."""
+    """Return the newest resource version."""
     return int(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'").fetchone()[0])
 
 

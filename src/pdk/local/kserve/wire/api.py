@@ -43,7 +43,7 @@ Handler = Callable[[Request, Kind], Awaitable[Response]]
 
 
 def status_body(code: int, reason: str) -> Json:
-    """The body of a refusal by the door."""
+    """Return the body of a refusal by the door."""
     names = {401: "Unauthorized", 403: "Forbidden", 415: "UnsupportedMediaType"}
     return ApiError(code, names.get(code, "BadRequest"), "Unauthorized" if code == 401 else reason).status()
 
@@ -55,7 +55,7 @@ class Api:
         self.db, self.controller, self.address = db, controller, address
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """Return all routes."""
         made = [
             Route("/version", partial(self.fixed, discovery.VERSION)),
             Route("/version/", partial(self.fixed, discovery.VERSION)),
@@ -114,7 +114,7 @@ class Api:
         return Route(path, answer, methods=[method], name=f"{method} {path}")
 
     async def fixed(self, content: Json, _request: Request) -> Response:
-        """A document that never changes."""
+        """Return a document that never changes."""
         return JSONResponse(content)
 
     async def alive(self, _request: Request) -> Response:
@@ -122,7 +122,7 @@ class Api:
         return PlainTextResponse("ok")
 
     async def unknown(self, _request: Request) -> Response:
-        """A path that is none of ours."""
+        """Answer a path that is none of ours."""
         what = "the server could not find the requested resource"
         return JSONResponse(ApiError(404, "NotFound", what, {}).status(), 404)
 
@@ -152,7 +152,7 @@ class Api:
         return JSONResponse(content)
 
     async def get(self, request: Request, kind: Kind) -> Response:
-        """One object."""
+        """Return one object."""
         found = objects.get(self.db.reader, kind, request.path_params.get("namespace", ""), request.path_params["name"])
         return self._answer(request, kind, [found], single=True)
 
@@ -162,7 +162,7 @@ class Api:
         return lambda body: by_label(body) and by_field(body)
 
     async def listing(self, request: Request, kind: Kind) -> Response:
-        """A list, or a watch."""
+        """Return a list, or a watch."""
         query, namespace, test = request.query_params, request.path_params.get("namespace", ""), self._test(request)
         if query.get("watch") in ("true", "1"):
             if query.get("sendInitialEvents"):
@@ -203,7 +203,7 @@ class Api:
             return
 
     async def pod_log(self, request: Request, kind: Kind) -> Response:
-        """What a predictor's process printed."""
+        """Return what a predictor's process printed."""
         namespace, name = request.path_params["namespace"], request.path_params["name"]
         objects.get(self.db.reader, kind, namespace, name)
         path, ended = self.controller.pod_log(namespace, name)

@@ -29,7 +29,7 @@ def core_versions(address: str) -> Json:
 
 
 def groups() -> list[Json]:
-    """The groups beside the core one."""
+    """Return the groups beside the core one."""
     by_group: dict[str, list[str]] = {}
     for kind in KINDS:
         if kind.group and kind.version not in by_group.setdefault(kind.group, []):
@@ -77,7 +77,7 @@ def openapi_index() -> Json:
 
 
 def openapi(api_version: str) -> Json:
-    """The smallest document by which kubectl sees that this server checks fields itself and honours dry runs."""
+    """Return the smallest document by which kubectl sees that this server checks fields itself and honours dry runs."""
     paths, schemas = {}, {}
     for kind in versions()[api_version]:
         gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}

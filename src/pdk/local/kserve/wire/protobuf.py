@@ -76,7 +76,7 @@ def _message(raw: bytes, fields: dict[int, tuple[str, str]]) -> Json:
 
 
 def decode(raw: bytes) -> Json:
-    """A protobuf body as the JSON that it stands for.
+    """Return a protobuf body as the JSON that it stands for.
 
     Raises:
         ApiError: 415 for a kind that is not known here, 400 where it is broken.

@@ -63,12 +63,12 @@ def create(
 
 
 def bare(db: Connection, ref: BranchRef) -> Branch:
-    """The branch; made, without a head, when missing."""
+    """Return the branch; made, without a head, when missing."""
     return repos.find_branch(db, ref) or repos.insert_branch(db, ref)
 
 
 def ensure(db: Connection, ref: BranchRef) -> Branch:
-    """The branch; made, with an empty commit, when missing."""
+    """Return the branch; made, with an empty commit, when missing."""
     branch = bare(db, ref)
     if branch.head is None:
         commits.make_empty(db, branch, commits.new_id())

@@ -23,18 +23,18 @@ class NotFinished(TemporaryError):
 
 
 def new_id() -> str:
-    """A commit ID that nobody has."""
+    """Return a commit ID that nobody has."""
     return uuid.uuid4().hex
 
 
 def find(db: Connection, pk: int) -> Commit | None:
-    """A commit by its key, if it is still there."""
+    """Return a commit by its key, if it is still there."""
     row = db.execute("SELECT * FROM commits WHERE pk = ?", (pk,)).fetchone()
     return _commit(db, row) if row else None
 
 
 def by_pk(db: Connection, pk: int) -> Commit:
-    """A commit by its key."""
+    """Return a commit by its key."""
     return _commit(db, db.execute("SELECT * FROM commits WHERE pk = ?", (pk,)).fetchone())
 
 
@@ -45,7 +45,7 @@ def _commit(db: Connection, row: sqlite3.Row) -> Commit:
 
 
 def resolve(db: Connection, ref: CommitRef) -> Commit:
-    """The commit that a reference means: an ID, a branch (its head), either with ancestry (``^``, ``^3``, ``.1``); or a file set.
+    """Return the commit that a reference means: an ID, a branch (its head), either with ancestry (``^``, ``^3``, ``.1``); or a file set.
 
     Raises:
         NotFound, Refused: in the engine's words.
@@ -81,7 +81,7 @@ def resolve(db: Connection, ref: CommitRef) -> Commit:
 
 
 def _base(db: Connection, ref: CommitRef, base: str) -> Commit:
-    """The commit that an ID or a branch's name means, without ancestry."""
+    """Return the commit that an ID or a branch's name means, without ancestry."""
     lost = f"pick commit tx: commit {ref.repo}@{ref.id} not found\n"
     try:
         repo = repos.repo_pk(db, ref.repo)
@@ -99,7 +99,7 @@ def _base(db: Connection, ref: CommitRef, base: str) -> Commit:
 
 
 def file_set(db: Connection, id_: str) -> Commit:
-    """A file set as a finished commit of the repo ``__filesets__``.
+    """Return a file set as a finished commit of the repo ``__filesets__``.
 
     Raises:
         NotFound: it is unknown or has expired.
@@ -114,7 +114,7 @@ def file_set(db: Connection, id_: str) -> Commit:
 
 
 def _alias(db: Connection, repo: int, id_: str) -> sqlite3.Row | None:
-    """The commit of a repo that the commits with a global ID were computed from: what that ID means in this repo."""
+    """Return the commit of a repo that the commits with a global ID were computed from: what that ID means in this repo."""
     row: sqlite3.Row | None = db.execute(
         "WITH RECURSIVE source(pk) AS (SELECT pk FROM commits WHERE id = ? UNION "
         "SELECT p.upstream FROM commit_provenance p JOIN source s ON p.commit_pk = s.pk) "
@@ -125,7 +125,7 @@ def _alias(db: Connection, repo: int, id_: str) -> sqlite3.Row | None:
 
 
 def ancestors(db: Connection, commit: Commit) -> Iterator[Commit]:
-    """The commit and its parents, newest first."""
+    """Give the commit and its parents, newest first."""
     while True:
         yield commit
         if commit.parent is None:
@@ -134,7 +134,7 @@ def ancestors(db: Connection, commit: Commit) -> Iterator[Commit]:
 
 
 def view(db: Connection, commit: Commit) -> tree.View:
-    """What the commit holds."""
+    """Return what the commit holds."""
     return tree.view(db, commit.lineage, commit.seq)
 
 
@@ -158,7 +158,7 @@ def _insert(db: Connection, branch: Branch, id_: str, parent: Commit | None, ori
 
 
 def _top(db: Connection, lineage: int) -> int:
-    """The highest number in a lineage that a commit has, or that another lineage is based on."""
+    """Return the highest number in a lineage that a commit has, or that another lineage is based on."""
     own = db.execute("SELECT max(seq) FROM commits WHERE lineage = ?", (lineage,)).fetchone()[0]
     based = db.execute("SELECT max(base_seq) FROM lineage WHERE base = ?", (lineage,)).fetchone()[0]
     return max(own or 0, based or 0)
@@ -171,12 +171,12 @@ def forget_tip(db: Connection, commit: Commit) -> None:
 
 
 def make_empty(db: Connection, branch: Branch, id_: str) -> Commit:
-    """A finished commit without files as the head of a branch that has none."""
+    """Return a finished commit without files as the head of a branch that has none."""
     return finish(db, _insert(db, branch, id_, None, "AUTO", ""))
 
 
 def add_finished(db: Connection, branch: Branch, id_: str) -> Commit:
-    """A finished commit without files on a branch of the server's own (a pipeline's spec), on top of its head."""
+    """Return a finished commit without files on a branch of the server's own (a pipeline's spec), on top of its head."""
     return finish(db, _insert(db, branch, id_, by_pk(db, branch.head) if branch.head is not None else None, "USER", ""))
 
 
@@ -241,7 +241,7 @@ def open_output(db: Connection, branch: Branch, id_: str) -> Commit:
 
 
 def reached_from(db: Connection, source: Branch) -> list[Branch]:
-    """Every branch computed from `source`, directly or not, each after all that it is computed from."""
+    """Return every branch computed from `source`, directly or not, each after all that it is computed from."""
     order: list[int] = []
 
     def visit(pk: int) -> None:
@@ -291,24 +291,24 @@ def finish(db: Connection, commit: Commit, *, description: str = "", error: str 
 
 
 def provenance(db: Connection, pk: int) -> list[Commit]:
-    """The commits that commit `pk` was directly computed from."""
+    """Return the commits that commit `pk` was directly computed from."""
     rows = db.execute("SELECT upstream FROM commit_provenance WHERE commit_pk = ? ORDER BY upstream", (pk,)).fetchall()
     return [by_pk(db, row[0]) for row in rows]
 
 
 def subvenance(db: Connection, pk: int) -> list[Commit]:
-    """The commits directly computed from commit `pk`."""
+    """Return the commits directly computed from commit `pk`."""
     rows = db.execute("SELECT commit_pk FROM commit_provenance WHERE upstream = ? ORDER BY commit_pk", (pk,)).fetchall()
     return [by_pk(db, row[0]) for row in rows]
 
 
 def children(db: Connection, pk: int) -> list[Commit]:
-    """The commits whose parent is commit `pk`."""
+    """Return the commits whose parent is commit `pk`."""
     return [_commit(db, row) for row in db.execute("SELECT * FROM commits WHERE parent = ? ORDER BY pk", (pk,)).fetchall()]
 
 
 def in_set(db: Connection, id_: str) -> list[Commit]:
-    """All commits that share a global ID, causes before effects; empty where no commit has it."""
+    """Return all commits that share a global ID, causes before effects; empty where no commit has it."""
     return [_commit(db, row) for row in db.execute("SELECT * FROM commits WHERE id = ? ORDER BY pk", (id_,)).fetchall()]
 
 

@@ -45,7 +45,7 @@ def input_names(spec: Mapping[str, Any]) -> list[tuple[str, RepoRef]]:
 
 
 def cut(db: Connection, source: inputs.Input, read: Mapping[RepoRef, Commit]) -> Iterator[inputs.Parts]:
-    """The datums of an input; `read` are the commits that its repos are read at."""
+    """Give the datums of an input; `read` are the commits that its repos are read at."""
 
     def matches(leaf: inputs.Leaf) -> Iterator[inputs.Part]:
         commit = read.get(leaf.repo)
@@ -88,7 +88,7 @@ def lay_out(db: Connection, job: int, raw: Mapping[str, Any], commit: Commit, pi
 
 
 def _earlier(db: Connection, pipeline: int, base: int | None, datum: str, key: str) -> int | None:
-    """The result that a datum need not be run again for."""
+    """Return the result that a datum need not be run again for."""
     for sql, of in (
         ("SELECT r.pk, r.key FROM datum d JOIN result r ON d.result = r.pk WHERE d.job = ? AND d.id = ?", base),
         ("SELECT pk, key FROM result WHERE pipeline = ? AND datum = ? ORDER BY pk DESC LIMIT 1", pipeline),
@@ -107,12 +107,12 @@ def _datum(row: sqlite3.Row) -> Datum:
 
 
 def listing(db: Connection, job: int) -> list[Datum]:
-    """The datums of a job, by ID."""
+    """Return the datums of a job, by ID."""
     return [_datum(row) for row in db.execute("SELECT * FROM datum WHERE job = ? ORDER BY id", (job,)).fetchall()]
 
 
 def get(db: Connection, job: int, id_: str) -> Datum | None:
-    """One datum of a job."""
+    """Return one datum of a job."""
     row = db.execute("SELECT * FROM datum WHERE job = ? AND id = ?", (job, id_)).fetchone()
     return _datum(row) if row else None
 
@@ -162,7 +162,7 @@ def _results(db: Connection, job: int) -> set[int]:
 
 
 def _base_job(db: Connection, commit: Commit) -> int | None:
-    """The newest successful job whose output the commit's content starts from; None where its datums are not known."""
+    """Return the newest successful job whose output the commit's content starts from; None where its datums are not known."""
     seen = dict(commits.view(db, commit).parts)
     for older in commits.ancestors(db, commit):
         if older.pk == commit.pk or older.error or older.finished is None or older.seq > seen.get(older.lineage, 0):

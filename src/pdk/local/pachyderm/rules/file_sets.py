@@ -29,7 +29,7 @@ def _new(db: Connection, ttl_s: float, base: tuple[int, int] | None = None) -> t
 
 
 def create(db: Connection, changes: Iterable[Change], settled: Iterable[Change], ttl_s: float) -> str:
-    """A file set of changes; `settled` are the same after appends within the set."""
+    """Return a file set of changes; `settled` are the same after appends within the set."""
     id_, lineage = _new(db, ttl_s)
     writer = tree.Writer(db, lineage, 1)
     for change in settled:
@@ -45,7 +45,7 @@ def create(db: Connection, changes: Iterable[Change], settled: Iterable[Change],
 
 
 def _plain(db: Connection, changes: Iterable[Change]) -> Iterator[Put | Delete]:
-    """The changes without copies: what they bring stands in their place."""
+    """Give the changes without copies: what they bring stands in their place."""
     for change in changes:
         if not isinstance(change, Copy):
             yield change
@@ -56,12 +56,12 @@ def _plain(db: Connection, changes: Iterable[Change]) -> Iterator[Put | Delete]:
 
 
 def of_commit(db: Connection, commit: Commit, ttl_s: float) -> str:
-    """All files of a commit as a file set, without copying anything."""
+    """Return all files of a commit as a file set, without copying anything."""
     return _new(db, ttl_s, (commit.lineage, commit.seq))[0]
 
 
 def changes(db: Connection, id_: str) -> list[Change]:
-    """What adding a file set to a commit changes there."""
+    """Return what adding a file set to a commit changes there."""
     commits.file_set(db, id_)
     rows = db.execute("SELECT * FROM file_set_change WHERE file_set = ? ORDER BY position", (id_,)).fetchall()
     if rows:

@@ -53,7 +53,7 @@ class Moved(TemporaryError):
 
 
 def target(db: Connection, ref: CommitRef) -> Commit | None:
-    """The open commit that changes to `ref` go into; None when a commit has to be made for them.
+    """Return the open commit that changes to `ref` go into; None when a commit has to be made for them.
 
     Raises:
         Refused: `ref` names a finished commit.
@@ -129,7 +129,7 @@ def settle(db: Connection, sight: tree.View, changes: Iterable[Change], join: Jo
 
 
 def _appended(db: Connection, change: Copy, add: Callable[[Put], None]) -> list[Change]:
-    """A copy as changes; with `append` its files are added one by one."""
+    """Return a copy as changes; with `append` its files are added one by one."""
     if not change.append:
         return [change]
     for path, entry in copied(db, change):
@@ -138,7 +138,7 @@ def _appended(db: Connection, change: Copy, add: Callable[[Put], None]) -> list[
 
 
 def copied(db: Connection, change: Copy) -> Iterator[tuple[str, tree.Entry]]:
-    """The files that a copy brings, each with its new path."""
+    """Give the files that a copy brings, each with its new path."""
     sight = commits.view(db, commits.resolve(db, change.source))
     origin, path = clean_path(change.source_path), clean_path(change.path)
     found = find(db, sight, origin)
@@ -206,7 +206,7 @@ def put(writer: tree.Writer, path: str, content: bytes, size: int) -> None:
 
 
 def entries_at(db: Connection, sight: tree.View, path: str) -> Iterator[tree.Entry]:
-    """The file at `path`, or the folder and everything below.
+    """Give the file at `path`, or the folder and everything below.
 
     Raises:
         NotFound: there is neither.
@@ -218,14 +218,14 @@ def entries_at(db: Connection, sight: tree.View, path: str) -> Iterator[tree.Ent
 
 
 def find(db: Connection, sight: tree.View, path: str) -> tree.Entry | None:
-    """What is at `path`, spelled with or without a slash at its end; the root is always there."""
+    """Return what is at `path`, spelled with or without a slash at its end; the root is always there."""
     if path == "/":
         return tree.root(db, sight)
     return tree.get(db, sight, path) or tree.get(db, sight, path + "/")
 
 
 def inspect(db: Connection, commit: Commit, path: str, *, empty: bool = False) -> tree.Entry:
-    """What is at `path` of a commit; the root of one that holds nothing only with `empty`.
+    """Return what is at `path` of a commit; the root of one that holds nothing only with `empty`.
 
     Raises:
         NotFound: in the engine's words.
@@ -237,7 +237,7 @@ def inspect(db: Connection, commit: Commit, path: str, *, empty: bool = False) -
 
 
 def listing(db: Connection, commit: Commit, path: str) -> Iterator[tree.Entry]:
-    """The entries of a folder, or the file itself."""
+    """Give the entries of a folder, or the file itself."""
     entry = inspect(db, commit, path)
     yield from tree.children(db, commits.view(db, commit), entry.path) if entry.kind == tree.FOLDER else [entry]
 
@@ -260,7 +260,7 @@ def glob(db: Connection, sight: tree.View, pattern: str) -> Iterator[tree.Entry]
 
 
 def _descend(db: Connection, sight: tree.View, folder: str, levels: list[re.Pattern[str]]) -> Iterator[tree.Entry]:
-    """What lies as many folders below `folder` as there are levels, on paths that match at each of them; nothing else is read."""
+    """Give what lies as many folders below `folder` as there are levels, on paths that match at each of them; nothing else is read."""
     for entry in tree.children(db, sight, folder):
         if levels[0].fullmatch(entry.path.rstrip("/")):
             if len(levels) == 1:

@@ -32,23 +32,23 @@ POSIX = {
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path holds wildcards."""
+    """Return whether a path holds wildcards."""
     return any(character in path for character in SPECIAL)
 
 
 def clean(pattern: str) -> str:
-    """The pattern as it is matched against paths: from the root, without a slash at its end."""
+    """Return the pattern as it is matched against paths: from the root, without a slash at its end."""
     return "/" + pattern.strip("/")
 
 
 def literal_folder(pattern: str) -> str:
-    """The folder that everything matched lies in: the pattern up to the last slash before its first wildcard."""
+    """Return the folder that everything matched lies in: the pattern up to the last slash before its first wildcard."""
     prefix = re.split(f"[{re.escape(SPECIAL)}]", pattern, maxsplit=1)[0]
     return prefix[: prefix.rfind("/") + 1]
 
 
 def crosses_folders(pattern: str) -> bool:
-    """Whether matches may lie at other depths than the pattern has slashes."""
+    """Return whether matches may lie at other depths than the pattern has slashes."""
     depth = 0
     for character in pattern:
         depth = max(0, depth + (character in "([{") - (character in ")]}"))
@@ -73,15 +73,15 @@ class _Translator:
 
     @property
     def quick(self) -> bool:
-        """Whether `re` needs no more than the square of a path's length: what is free in a name ends at its slash."""
+        """Return whether `re` needs no more than the square of a path's length: what is free in a name ends at its slash."""
         return not self.repeats and self.deep <= 1 and all(count <= 1 for count in self.stars.values())
 
     def malformed(self, why: str) -> Refused:
-        """The error for a pattern that says nothing."""
+        """Return the error for a pattern that says nothing."""
         return Refused(f"glob pattern {self.pattern!r} is malformed: {why}")
 
     def sequence(self, ends: str = "") -> str:
-        """Everything until one of `ends` (left standing) or the end of the pattern."""
+        """Return everything until one of `ends` (left standing) or the end of the pattern."""
         out = ""
         while self.at < len(self.pattern):
             character = self.pattern[self.at]
@@ -98,7 +98,7 @@ class _Translator:
         return out
 
     def term(self, character: str, ends: str) -> str:
-        """What `character`, which was just read, begins."""
+        """Return what `character`, which was just read, begins."""
         if character == "*":
             if self.pattern.startswith("*", self.at):
                 self.at += 1
@@ -134,7 +134,7 @@ class _Translator:
         return "|".join(found)
 
     def group(self, quantifier: str, ends: str) -> str:
-        """A capture group whose opening bracket was just read."""
+        """Return a capture group whose opening bracket was just read."""
         inside = self.alternatives("|", ")")
         self.repeats += quantifier in REPEATED
         if quantifier != "!":
@@ -150,7 +150,7 @@ class _Translator:
         return f"((?!(?:{inside}){following}\\Z){NAME}*)"
 
     def character_class(self) -> str:
-        """A list of characters whose opening bracket was just read."""
+        """Return a list of characters whose opening bracket was just read."""
         negated = ""
         if self.pattern.startswith(("!", "^"), self.at):
             negated = "^"

@@ -76,7 +76,7 @@ def drop(db: Connection, id_: str) -> None:
 
 
 def below(db: Connection, commit: Commit) -> list[Commit]:
-    """The commit and everything that was computed from it, causes first."""
+    """Return the commit and everything that was computed from it, causes first."""
     found, pending = {commit.pk: commit}, [commit.pk]
     while pending:
         for other in commits.subvenance(db, pending.pop()):

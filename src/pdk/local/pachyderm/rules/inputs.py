@@ -47,7 +47,7 @@ class Leaf:
 
     @property
     def source(self) -> BranchRef:
-        """The branch that is read."""
+        """Return the branch that is read."""
         return BranchRef(self.repo, self.branch)
 
 
@@ -63,7 +63,7 @@ Input = Leaf | Combined
 
 
 def leaves(source: Input | None) -> Iterator[Leaf]:
-    """The branches that an input reads, in their order."""
+    """Give the branches that an input reads, in their order."""
     if isinstance(source, Leaf):
         yield source
     elif source is not None:
@@ -162,7 +162,7 @@ class _Parser:
 
 
 def _name(source: Input) -> str:
-    """What the engine sorts combined inputs by."""
+    """Return what the engine sorts combined inputs by."""
     return source.name if isinstance(source, Leaf) else _name(source.parts[0]) if source.parts else ""
 
 
@@ -214,7 +214,7 @@ Parts = tuple[Part, ...]
 
 
 def datum_id(parts: Sequence[Part]) -> str:
-    """The engine's name of a datum: BLAKE2b-256 of names, repos, branches and paths, each with its length (8 bytes, big-endian)."""
+    """Return the engine's name of a datum: BLAKE2b-256 of names, repos, branches and paths, each with its length (8 bytes, big-endian)."""
     hashed = hashlib.blake2b(digest_size=32)
     for part in parts:
         for text in (part.name, part.repo, part.branch, part.path):
@@ -224,7 +224,7 @@ def datum_id(parts: Sequence[Part]) -> str:
 
 
 def datum_hash(parts: Sequence[Part], salt: str) -> str:
-    """What decides whether a datum was processed before: its ID, its content, and the pipeline's salt."""
+    """Return what decides whether a datum was processed before: its ID, its content, and the pipeline's salt."""
     hashed = hashlib.blake2b(datum_id(parts).encode(), digest_size=32)
     for part in parts:
         hashed.update(bytes.fromhex(part.hash))
@@ -233,7 +233,7 @@ def datum_hash(parts: Sequence[Part], salt: str) -> str:
 
 
 def datums(source: Input, matches: Callable[[Leaf], Iterable[Part]]) -> Iterator[Parts]:
-    """The datums of an input, in their order; `matches` gives what a leaf's glob matches."""
+    """Give the datums of an input, in their order; `matches` gives what a leaf's glob matches."""
     seen: set[str] = set()
     for parts in _datums(source, matches):
         name = datum_id(parts)

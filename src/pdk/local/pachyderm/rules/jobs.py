@@ -57,12 +57,12 @@ def _job(db: Connection, row: sqlite3.Row) -> Job:
 
 
 def by_pk(db: Connection, pk: int) -> Job:
-    """A job by its key."""
+    """Return a job by its key."""
     return _job(db, db.execute("SELECT * FROM job WHERE pk = ?", (pk,)).fetchone())
 
 
 def get(db: Connection, project: str, pipeline: str, id_: str) -> Job:
-    """The job of a pipeline with a global ID.
+    """Return the job of a pipeline with a global ID.
 
     Raises:
         NotFound: in the engine's words.
@@ -77,7 +77,7 @@ def get(db: Connection, project: str, pipeline: str, id_: str) -> Job:
 
 
 def of_commit(db: Connection, commit: int) -> Job | None:
-    """The job that fills a commit, by the commit's key."""
+    """Return the job that fills a commit, by the commit's key."""
     row = db.execute("SELECT * FROM job WHERE output_commit = ?", (commit,)).fetchone()
     return _job(db, row) if row else None
 

@@ -97,7 +97,7 @@ class Commit:
 
     @property
     def ref(self) -> CommitRef:
-        """Its name."""
+        """Return its name."""
         return CommitRef(self.repo, self.id, self.branch)
 
 
@@ -114,7 +114,7 @@ class Branch:
 
     @property
     def ref(self) -> BranchRef:
-        """Its name."""
+        """Return its name."""
         return BranchRef(self.repo, self.name)
 
 
@@ -139,12 +139,12 @@ def check_name(what: str, name: str) -> None:
 
 
 def clean_path(path: str) -> str:
-    """The canonical form of a path ('/a/b'), as it is looked up."""
+    """Return the canonical form of a path ('/a/b'), as it is looked up."""
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def check_path(path: str) -> str:
-    """The canonical form of a path that is written to.
+    """Return the canonical form of a path that is written to.
 
     The engine takes printable ASCII without wildcards; so do we, so that what is written here can be written there.
 

@@ -37,7 +37,7 @@ class Pipeline:
 
     @property
     def output(self) -> RepoRef:
-        """The repo that its jobs write to."""
+        """Return the repo that its jobs write to."""
         return RepoRef(self.project, self.name)
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def _pipeline(row: sqlite3.Row) -> Pipeline:
 
 
 def get(db: Connection, project: str, name: str) -> Pipeline:
-    """The pipeline.
+    """Return the pipeline.
 
     Raises:
         NotFound: in the engine's words.
@@ -63,7 +63,7 @@ def get(db: Connection, project: str, name: str) -> Pipeline:
 
 
 def by_pk(db: Connection, pk: int) -> Pipeline:
-    """A pipeline by its key."""
+    """Return a pipeline by its key."""
     return _pipeline(db.execute("SELECT * FROM pipeline WHERE pk = ?", (pk,)).fetchone())
 
 
@@ -149,7 +149,7 @@ def _spec_branch(pipeline: Pipeline) -> BranchRef:
 
 
 def output_branch(db: Connection, pipeline: Pipeline) -> Branch:
-    """The branch that its jobs write to."""
+    """Return the branch that its jobs write to."""
     return repos.branch(db, BranchRef(pipeline.output, pipeline.spec.get("output_branch") or "master"))
 
 
@@ -206,12 +206,12 @@ def delete(db: Connection, pipeline: Pipeline, *, keep_repo: bool = False, force
 
 
 def readers(db: Connection, pipeline: Pipeline) -> list[Branch]:
-    """The branches that are computed from a pipeline's output."""
+    """Return the branches that are computed from a pipeline's output."""
     return [below for branch in repos.list_branches(db, pipeline.output) for below in repos.downstream(db, branch.pk)]
 
 
 def next_ticks(db: Connection) -> list[tuple[float, Pipeline, str]]:
-    """The next tick of every cron input of a running pipeline: unix time, pipeline, name of the input."""
+    """Return the next tick of every cron input of a running pipeline: unix time, pipeline, name of the input."""
     found: list[tuple[float, Pipeline, str]] = []
     # asked after every change: a spec without such an input is not even read
     for row in db.execute("""SELECT * FROM pipeline WHERE NOT stopped AND instr(spec, '"cron"')""").fetchall():

@@ -80,7 +80,7 @@ def delete_project(db: Connection, name: str, *, force: bool) -> None:
 
 
 def repo_pk(db: Connection, ref: RepoRef) -> int:
-    """The repo's key.
+    """Return the repo's key.
 
     Raises:
         NotFound: in the engine's words.
@@ -92,7 +92,7 @@ def repo_pk(db: Connection, ref: RepoRef) -> int:
 
 
 def repo_by_pk(db: Connection, pk: int) -> RepoRef:
-    """The name of a repo."""
+    """Return the name of a repo."""
     return RepoRef(*db.execute("SELECT project, name, type FROM repo WHERE pk = ?", (pk,)).fetchone())
 
 
@@ -174,13 +174,13 @@ def _branch(db: Connection, row: sqlite3.Row) -> Branch:
 
 
 def find_branch(db: Connection, ref: BranchRef) -> Branch | None:
-    """The branch, or None; the repo must exist."""
+    """Return the branch, or None; the repo must exist."""
     row = db.execute("SELECT * FROM branch WHERE repo = ? AND name = ?", (repo_pk(db, ref.repo), ref.name)).fetchone()
     return _branch(db, row) if row else None
 
 
 def branch(db: Connection, ref: BranchRef) -> Branch:
-    """The branch.
+    """Return the branch.
 
     Raises:
         NotFound: in the engine's words.
@@ -192,18 +192,18 @@ def branch(db: Connection, ref: BranchRef) -> Branch:
 
 
 def branch_by_pk(db: Connection, pk: int) -> Branch:
-    """A branch by its key."""
+    """Return a branch by its key."""
     return _branch(db, db.execute("SELECT * FROM branch WHERE pk = ?", (pk,)).fetchone())
 
 
 def list_branches(db: Connection, ref: RepoRef) -> list[Branch]:
-    """All branches of a repo, newest first."""
+    """Return all branches of a repo, newest first."""
     rows = db.execute("SELECT * FROM branch WHERE repo = ? ORDER BY created DESC, pk DESC", (repo_pk(db, ref),)).fetchall()
     return [_branch(db, row) for row in rows]
 
 
 def insert_branch(db: Connection, ref: BranchRef) -> Branch:
-    """A new branch without a head."""
+    """Return a new branch without a head."""
     check_name("", ref.name)
     if COMMIT_ID.fullmatch(ref.name):
         raise Refused("branch name cannot be a UUID V4")
@@ -212,13 +212,13 @@ def insert_branch(db: Connection, ref: BranchRef) -> Branch:
 
 
 def upstream(db: Connection, pk: int) -> list[Branch]:
-    """The branches that branch `pk` is directly computed from."""
+    """Return the branches that branch `pk` is directly computed from."""
     rows = db.execute("SELECT upstream FROM branch_provenance WHERE branch = ? ORDER BY upstream", (pk,)).fetchall()
     return [branch_by_pk(db, row[0]) for row in rows]
 
 
 def all_upstream(db: Connection, pk: int) -> list[Branch]:
-    """Every branch that branch `pk` is computed from, directly or not, nearest first."""
+    """Return every branch that branch `pk` is computed from, directly or not, nearest first."""
     found: dict[int, Branch] = {}
     pending = [pk]
     while pending:
@@ -230,7 +230,7 @@ def all_upstream(db: Connection, pk: int) -> list[Branch]:
 
 
 def downstream(db: Connection, pk: int) -> list[Branch]:
-    """The branches directly computed from branch `pk`."""
+    """Return the branches directly computed from branch `pk`."""
     rows = db.execute("SELECT branch FROM branch_provenance WHERE upstream = ? ORDER BY branch", (pk,)).fetchall()
     return [branch_by_pk(db, row[0]) for row in rows]
 

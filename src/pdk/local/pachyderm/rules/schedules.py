@@ -22,7 +22,7 @@ Schedule = Callable[[float], float | None]  # a unix time → the next tick afte
 
 
 def seconds(text: str) -> float | None:
-    """A duration as Go writes it (``1h30m``, ``1.5s``); None for what is none."""
+    """Return a duration as Go writes it (``1h30m``, ``1.5s``); None for what is none."""
     parts = SPAN.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
@@ -35,7 +35,7 @@ def timestamp(text: str) -> float:
 
 
 def is_timestamp(text: str) -> bool:
-    """Whether `text` is an RFC 3339 time."""
+    """Return whether `text` is an RFC 3339 time."""
     try:
         timestamp(text)
     except ValueError:
@@ -44,15 +44,15 @@ def is_timestamp(text: str) -> bool:
 
 
 def spelled(when: float) -> str:
-    """A unix time as RFC 3339, in whole seconds of UTC."""
+    """Return a unix time as RFC 3339, in whole seconds of UTC."""
     return datetime.fromtimestamp(int(when), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse(spec: str) -> Schedule:
-    """The schedule of a spec.
+    """Return the schedule of a spec.
 
     Raises:
-        Refused: it is none.
+        Refused: it is not a schedule.
     """
     wrong = Refused(f"error parsing cron-spec: {spec!r} is no schedule; write five fields, @daily or @every 1h30m")
     text, zone = spec.strip(), UTC

@@ -59,12 +59,12 @@ class Spec:
 
     @property
     def leaves(self) -> tuple[inputs.Leaf, ...]:
-        """The branches that it reads."""
+        """Return the branches that it reads."""
         return tuple(inputs.leaves(self.input))
 
 
 def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The effective spec: what the engine assumes where a spec says nothing is filled in."""
+    """Return the effective spec: what the engine assumes where a spec says nothing is filled in."""
     transform = {"image": DEFAULT_IMAGE, **{key: value for key, value in (raw.get("transform") or {}).items() if value != ""}}
     return {**DEFAULTS, **raw, "transform": transform}
 
@@ -147,7 +147,7 @@ def _secret(raw: Mapping[str, Any]) -> SecretUse:
 
 
 def _egress(raw: Mapping[str, Any]) -> str:
-    """Where outputs are copied to; empty for nowhere."""
+    """Return where outputs are copied to; empty for nowhere."""
     if raw.get("sql_database"):
         raise NotSupported("egress to a database is not supported locally (field egress.sql_database); run this pipeline on a cluster")
     url = str(raw.get("URL") or raw.get("url") or (raw.get("object_storage") or {}).get("url") or "")

@@ -47,7 +47,7 @@ def check(db: Connection, ref: BranchRef, trigger: Mapping[str, Any]) -> None:
 
 
 def due(db: Connection, commit: Commit) -> list[Branch]:
-    """The branches that the newly finished head of a branch moves, nearest first."""
+    """Return the branches that the newly finished head of a branch moves, nearest first."""
     moved: list[Branch] = []
     branches = repos.list_branches(db, commit.repo)
     pending = [branch.name for branch in branches if branch.head == commit.pk]
@@ -61,7 +61,7 @@ def due(db: Connection, commit: Commit) -> list[Branch]:
 
 
 def met(db: Connection, branch: Branch, commit: Commit) -> bool:
-    """Whether `branch` should move to `commit`."""
+    """Return whether `branch` should move to `commit`."""
     trigger = branch.trigger or {}
     old = db.execute("SELECT pk, size, finishing FROM commits WHERE pk = ?", (branch.head,)).fetchone()
     conditions: list[bool] = []

@@ -22,7 +22,7 @@ Connection = sqlite3.Connection
 
 
 def everything(db: Database, blobs: BlobStore, share: float) -> list[str]:
-    """All problems, in words.
+    """Return all problems, in words.
 
     Args:
         share: which part of the contents is read and hashed, 0 to 1; the rest is looked at only for being there.

@@ -55,7 +55,7 @@ def _send(db: Database, blobs: BlobStore, job: int, url: str, allowed: str) -> N
 
 
 def _target(url: str, allowed: str) -> Callable[[str, Iterator[bytes]], None]:
-    """A function that writes one file (path below the URL, content).
+    """Return a function that writes one file (path below the URL, content).
 
     Args:
         allowed: the URL that the operator named, at or above `url`.

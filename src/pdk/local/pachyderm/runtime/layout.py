@@ -54,7 +54,7 @@ def in_memory(home: Path) -> Iterator[Path | None]:
 
 
 def fits(size: int, folder: Path) -> bool:
-    """Whether so many bytes may be laid out below a folder in memory."""
+    """Return whether so many bytes may be laid out below a folder in memory."""
     space = os.statvfs(folder)
     return size <= min(MEMORY_LIMIT, space.f_bavail * space.f_frsize // 2, psutil.virtual_memory().available // 8)
 
@@ -80,7 +80,7 @@ class Layout:
         self._laid_out = 0  # input files
 
     def binds(self) -> list[Bind]:
-        """Everything as a program sees it."""
+        """Return everything as a program sees it."""
         return [Bind(self.pfs, "/pfs"), *(Bind(self.inputs / name, f"/pfs/{name}", True) for name in self._names())]
 
     def lay_out(self) -> None:
@@ -164,7 +164,7 @@ class Layout:
         return written
 
     def _written(self, out: Path) -> Iterator[tuple[str, Path]]:
-        """The files that the program left, each with its path in the output repo."""
+        """Give the files that the program left, each with its path in the output repo."""
         if out.is_symlink():
             raise DatumFailed("the program put a symbolic link in the place of /pfs/out; write the files into that folder")
         for folder, folders, names in os.walk(out, followlinks=False):
@@ -177,7 +177,7 @@ class Layout:
                     yield spelled, path
 
     def _linked(self, path: Path, spelled: str) -> Iterator[tuple[str, Path]]:
-        """The file, or the files of the folder, behind a symbolic link."""
+        """Give the file, or the files of the folder, behind a symbolic link."""
         target = str(path.readlink())
         resolved = self._outside(path.parent / target if not target.startswith("/pfs/") else self.pfs / target.removeprefix("/pfs/"))
         if resolved is None or not resolved.exists():

@@ -20,7 +20,7 @@ TRIES = 20  # times that an append starts anew because somebody else appended to
 
 
 def blob_of(db: sqlite3.Connection, name: bytes, path: str) -> Blob:
-    """Where the content of `path` lies.
+    """Return where the content of `path` lies.
 
     Raises:
         NotFound: the store has lost it.

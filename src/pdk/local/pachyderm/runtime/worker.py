@@ -48,11 +48,11 @@ class Worker:
         self._unreadable: list[str] = []
 
     def folder(self, job: jobs.Job) -> Path:
-        """Where a job's run folders and logs are."""
+        """Return where a job's run folders and logs are."""
         return self.home / job.pipeline.project / job.pipeline.name / job.id
 
     def log_files(self, job: jobs.Job, datum: str = "") -> list[tuple[str, Path]]:
-        """The logs of a job's datums (or of one), oldest first, as pairs of datum and file."""
+        """Return the logs of a job's datums (or of one), oldest first, as pairs of datum and file."""
         found = sorted(self.folder(job).glob("*/*/log"), key=lambda path: (path.stat().st_mtime, path))
         return [(path.parent.parent.name, path) for path in found if not datum or path.parent.parent.name == datum]
 

@@ -33,7 +33,7 @@ HEADER = 40  # bytes before each content of a pack
 
 
 def digest(content: bytes) -> bytes:
-    """The name of `content`."""
+    """Return the name of `content`."""
     return hashlib.blake2b(content, digest_size=32).digest()
 
 
@@ -157,7 +157,7 @@ class BlobStore:
         return size_of(self.large_path(blob.hash)) == blob.size
 
     def large_path(self, name: bytes) -> Path:
-        """The file of a large content."""
+        """Return the file of a large content."""
         text = name.hex()
         return self.large / text[:2] / text
 
@@ -188,12 +188,12 @@ class BlobStore:
             reading.close()
 
     def header(self, blob: Blob) -> bytes:
-        """What stands before a content in its pack: its hash and size."""
+        """Return what stands before a content in its pack: its hash and size."""
         with self._opened(blob) as descriptor:
             return os.pread(descriptor, HEADER, blob.offset - HEADER)
 
     def is_there(self, blob: Blob) -> bool:
-        """Whether as many bytes as the content has are on disk.
+        """Return whether as many bytes as the content has are on disk.
 
         Raises:
             Damaged: not even its file is.
@@ -202,7 +202,7 @@ class BlobStore:
             return os.fstat(descriptor).st_size >= blob.offset + blob.size
 
     def doom(self, names: Iterable[bytes]) -> set[bytes]:
-        """Those of `names` that nobody is about to refer to; whoever brings one of them from now on stores it anew."""
+        """Return those of `names` that nobody is about to refer to; whoever brings one of them from now on stores it anew."""
         with self._lock:
             self.doomed.update(name for name in names if name not in self.pins)
             return set(self.doomed)
@@ -244,7 +244,7 @@ class BlobStore:
         sync(self.packs)
 
     def unpinned_large(self) -> set[bytes]:
-        """The large files that nobody is about to refer to: what of them is not on record after this call is nobody's."""
+        """Return the large files that nobody is about to refer to: what of them is not on record after this call is nobody's."""
         found = {bytes.fromhex(path.name) for path in self.large.glob("*/*")}
         with self._lock:
             return found - self.pins.keys()

@@ -129,7 +129,7 @@ class Incoming:
         self._pinned += names
 
     def _known(self, names: Sequence[bytes]) -> set[bytes]:
-        """Which contents the store has. One that is on record and was lost is brought anew."""
+        """Return which contents the store has. One that is on record and was lost is brought anew."""
         self.refer(names)  # before the look: what is found now must still be there when it is referred to
         kept = {name for name, blob in recorded(self.reader, names).items() if self.store.holds(blob)}
         kept -= self.store.doomed | self.store.damaged

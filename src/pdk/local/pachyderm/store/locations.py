@@ -22,7 +22,7 @@ class Blob(NamedTuple):
 
 
 def find(connection: sqlite3.Connection, name: bytes) -> Blob | None:
-    """Where the content `name` lies."""
+    """Return where the content `name` lies."""
     if name == EMPTY:
         return Blob(EMPTY, 0, 0, 0)
     row = connection.execute("SELECT hash, size, pack, offset FROM blob WHERE hash = ?", (name,)).fetchone()

@@ -42,7 +42,7 @@ class View:
 
 
 def view(connection: sqlite3.Connection, lineage: int, seq: int) -> View:
-    """The view of commit `seq` of `lineage`."""
+    """Return the view of commit `seq` of `lineage`."""
     parts = []
     at: tuple[int | None, int | None] = (lineage, seq)
     while at[0] is not None and at[1] is not None:
@@ -52,12 +52,12 @@ def view(connection: sqlite3.Connection, lineage: int, seq: int) -> View:
 
 
 def parent_of(path: str) -> str:
-    """The folder that holds `path`: '/' for '/a' and '/a/', '' for '/'."""
+    """Return the folder that holds `path`: '/' for '/a' and '/a/', '' for '/'."""
     return path[: path.rindex("/", 0, -1) + 1] if path != "/" else ""
 
 
 def after(folder: str) -> str:
-    """The first string behind everything that begins with `folder` (which ends in '/')."""
+    """Return the first string behind everything that begins with `folder` (which ends in '/')."""
     return folder[:-1] + "0"
 
 
@@ -70,7 +70,7 @@ NOW = "from_seq <= ? AND to_seq > ?"
 
 
 def get(connection: sqlite3.Connection, sight: View, path: str) -> Entry | None:
-    """What `path` is, exactly as spelled ('/a' is a file, '/a/' a folder)."""
+    """Return what `path` is, exactly as spelled ('/a' is a file, '/a/' a folder)."""
     for lineage, seq in sight.parts:
         row = connection.execute(
             f"SELECT {COLUMNS} FROM file WHERE lineage = ? AND path = ? AND {NOW}", (lineage, path, seq, seq)
@@ -94,7 +94,7 @@ def _merged(cursors: list[Iterator[tuple[str, int, int, bytes, int]]]) -> Iterat
 
 
 def children(connection: sqlite3.Connection, sight: View, folder: str) -> Iterator[Entry]:
-    """The entries directly in `folder`, by path."""
+    """Give the entries directly in `folder`, by path."""
     # named, for the primary key promises the order too, and would be read from its beginning to its end
     sql = f"SELECT {COLUMNS} FROM file INDEXED BY file_children WHERE lineage = ? AND parent = ? AND {NOW} ORDER BY path"
     return _merged([connection.execute(sql, (lineage, folder, seq, seq)) for lineage, seq in sight.parts])
@@ -132,7 +132,7 @@ def diff(connection: sqlite3.Connection, old: View, new: View) -> Iterator[tuple
 
 
 def element(path: str, content: bytes) -> int:
-    """What one file adds to the hash of a folder; `path` is relative to that folder."""
+    """Return what one file adds to the hash of a folder; `path` is relative to that folder."""
     return int.from_bytes(hashlib.blake2b(path.encode() + b"\0" + content, digest_size=32).digest(), "big")
 
 
@@ -150,13 +150,13 @@ class Writer:
         self._stored: dict[str, Entry | None] = {}  # folders of the commit, as far as they were looked up
 
     def get(self, path: str) -> Entry | None:
-        """What the file `path` is, changes included."""
+        """Return what the file `path` is, changes included."""
         if path in self._files:
             return self._files[path][1]
         return get(self.connection, self.sight, path) if self._folder(parent_of(path)) else None
 
     def _folder(self, path: str) -> Entry | None:
-        """What a folder is without the changes."""
+        """Return what a folder is without the changes."""
         if path not in self._stored:
             above = parent_of(path)
             self._stored[path] = get(self.connection, self.sight, path) if not above or self._folder(above) else None
@@ -183,7 +183,7 @@ class Writer:
                     self.delete(entry.path)
 
     def holds(self, folder: str) -> bool:
-        """Whether there is a file below `folder` (which ends in '/'), changes included."""
+        """Return whether there is a file below `folder` (which ends in '/'), changes included."""
         stored = self._folder(folder)
         return (stored.files if stored else 0) + self._folders.get(folder, NO_CHANGE)[1] > 0
 
@@ -238,7 +238,7 @@ def undo(connection: sqlite3.Connection, lineage: int, seq: int) -> None:
 
 
 def root(connection: sqlite3.Connection, sight: View) -> Entry:
-    """The whole commit as a folder; empty where it holds nothing."""
+    """Return the whole commit as a folder; empty where it holds nothing."""
     return get(connection, sight, "/") or Entry("/", FOLDER, 0, bytes(32), 0)
 
 

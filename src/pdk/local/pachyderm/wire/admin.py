@@ -52,7 +52,7 @@ class Admin:
         ]
 
     def _admitted(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint for those who carry the token."""
+        """Return the endpoint for those who carry the token."""
 
         async def answer(request: Request) -> Response:
             given = request.headers.get("authorization", "")

@@ -39,12 +39,12 @@ def set_time(field: Message, seconds: float | None) -> None:
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """A message as JSON with the proto's field names."""
+    """Return a message as JSON with the proto's field names."""
     return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
 def shown_hash(entry: tree.Entry) -> bytes:
-    """An entry's hash as clients see it: a small file's is that of its only chunk's hash, so that it is the engine's own."""
+    """Return an entry's hash as clients see it: a small file's is that of its only chunk's hash, so that it is the engine's own."""
     return hashlib.blake2b(entry.hash, digest_size=32).digest() if entry.kind == tree.FILE and entry.size else entry.hash
 
 

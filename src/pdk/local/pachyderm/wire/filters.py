@@ -19,7 +19,7 @@ LIMIT_S = 10.0  # as the engine has it
 
 
 async def passing(filter_: str, messages: Sequence[Message]) -> list[Message]:
-    """The messages that pass a filter; all of them where there is none.
+    """Return the messages that pass a filter; all of them where there is none.
 
     Raises:
         Refused: it is no filter, or takes too long.

@@ -80,7 +80,7 @@ class Pfs:
         return self.schema["pfs_v2.DeleteRepoResponse"](deleted=deleted)
 
     async def DeleteRepos(self, request: Message) -> Message:
-        """All user repos of some projects, or of all."""
+        """Return all user repos of some projects, or of all."""
 
         def work(db: Connection) -> list[Any]:
             if not request.all and not request.projects:
@@ -160,7 +160,7 @@ class Pfs:
         return True
 
     async def wait_for(self, ref: CommitRef, state: int) -> Commit:
-        """The commit once it has reached a state of `STATES`."""
+        """Return the commit once it has reached a state of `STATES`."""
         commit = commits.resolve(self.reader, ref)
         if self._reached(commit, state):
             return commit

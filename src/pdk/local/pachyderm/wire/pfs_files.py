@@ -129,7 +129,7 @@ class Files:
         return self.convert.file_info(commit, files.inspect(self.reader, commit, request.file.path))
 
     def _paged(self, found: Iterable[tree.Entry], request: Message) -> list[tree.Entry]:
-        """One page of a listing: what lies behind a marker, so many, in either direction."""
+        """Return one page of a listing: what lies behind a marker, so many, in either direction."""
         if request.number > LIST_LIMIT:
             raise Refused(f"cannot return more than {LIST_LIMIT} files at a time")
         if request.number == 0 and request.reverse:

@@ -24,7 +24,7 @@ MERGE_FIELDS = ("update", "reprocess")  # of a spec; they override the request's
 
 
 def find_job(db: Connection, message: Message) -> jobs.Job:
-    """The job that a ``pps_v2.Job`` names.
+    """Return the job that a ``pps_v2.Job`` names.
 
     Raises:
         NotFound: in the engine's words.
@@ -158,7 +158,7 @@ class Pps:
         return self._empty()
 
     async def DeletePipelines(self, request: Message) -> Message:
-        """All pipelines of some projects, or of all: those first that nothing reads."""
+        """Return all pipelines of some projects, or of all: those first that nothing reads."""
         answer = self.schema["pps_v2.DeletePipelinesResponse"]()
         projects = [project.name for project in request.projects]
         if not projects and not request.all:
@@ -206,7 +206,7 @@ class Pps:
             yield info
 
     def _reads(self, job: jobs.Job, wanted: Iterable[Message]) -> bool:
-        """Whether a job reads all of some commits."""
+        """Return whether a job reads all of some commits."""
         read = {source.pk for source in commits.provenance(self.db.reader, job.commit.pk)}
         return all(commits.resolve(self.db.reader, commit_ref(commit)).pk in read for commit in wanted)
 
@@ -273,7 +273,7 @@ class Pps:
             yield self.convert.datum_info(job, datum)
 
     def _datums_of_input(self, request: Message) -> list[Message]:
-        """The datums that a spec's input would be cut into now."""
+        """Return the datums that a spec's input would be cut into now."""
         source = inputs.parse(to_dict(request.input), "", repos.DEFAULT_PROJECT)
         if any(leaf.cron for leaf in inputs.leaves(source)):
             raise Refused("can't list datums with a cron input, there will be no datums until the pipeline is created")
@@ -314,11 +314,11 @@ def _from_marker(found: list[jobs.Job], request: Message) -> list[jobs.Job]:
 
 
 def _in_history(job: jobs.Job, history: int) -> bool:
-    """Whether a job is of one of the pipeline's last versions."""
+    """Return whether a job is of one of the pipeline's last versions."""
     return history < 0 or job.version >= job.pipeline.version - history
 
 
 def matches(datum: datums.Datum, filters: Iterable[str]) -> bool:
-    """Whether every filter is the path or the hash of some input."""
+    """Return whether every filter is the path or the hash of some input."""
     names = {name for part in datum.inputs for name in (part.path, part.hash, base64.b64encode(bytes.fromhex(part.hash)).decode())}
     return all(wanted in names for wanted in filters)

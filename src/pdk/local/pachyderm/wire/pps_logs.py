@@ -45,13 +45,13 @@ class Logs:
                 yield self._log_message(job, datum, line)
 
     async def _every(self, found: list[jobs.Job], request: Message, *, follow: bool) -> AsyncIterator[tuple[jobs.Job, str, str]]:
-        """The lines of jobs' logs, with job and datum."""
+        """Give the lines of jobs' logs, with job and datum."""
         for job in found:
             async for datum, line in self._lines(job, request, follow=follow):
                 yield job, datum, line
 
     def _files(self, job: jobs.Job, request: Message) -> list[tuple[str, Path]]:
-        """A job's logs (with the datum of each), as far as they are asked for."""
+        """Return a job's logs (with the datum of each), as far as they are asked for."""
         since_s = request.since.ToSeconds()
         oldest = 0.0 if since_s in (0, DEFAULT_SINCE_S) else time.time() - since_s
         files = [found for found in self.worker.log_files(job, request.datum.id) if found[1].stat().st_mtime >= oldest]
@@ -61,7 +61,7 @@ class Logs:
         return [found for found in files if found[0] in matching]
 
     async def _lines(self, job: jobs.Job, request: Message, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
-        """The lines of a job's logs; with `follow`, those to come as well, until the job has ended."""
+        """Give the lines of a job's logs; with `follow`, those to come as well, until the job has ended."""
 
         def ended() -> bool:
             return not follow or jobs.by_pk(self.db.reader, job.pk).finished is not None

@@ -63,7 +63,7 @@ def package_of(module: str) -> str:
 
 
 def full_name(cls: type) -> str:
-    """The message's protobuf name."""
+    """Return the message's protobuf name."""
     if cls.__module__ == GOOGLE:
         return f"google.protobuf.{cls.__name__}"
     scope = f"{cls.__name__}Scope." if issubclass(cls, betterproto.Enum) else ""
@@ -78,7 +78,7 @@ class Builder:
         self.seen: set[str] = set()
 
     def file(self, module: str) -> descriptor_pb2.FileDescriptorProto:
-        """The file of a module's package."""
+        """Return the file of a module's package."""
         package = package_of(module)
         if package not in self.files:
             self.files[package] = descriptor_pb2.FileDescriptorProto(name="pdk_pachyderm.proto", package=package, syntax="proto3")
@@ -141,7 +141,7 @@ class Builder:
 
 
 def reflect() -> dict[str, Any]:
-    """All packages as one file per package, and the methods by path."""
+    """Return all packages as one file per package, and the methods by path."""
     channel, builder = Recorder(), Builder()
     betterproto.Message.SerializeToString = Owner()  # this process does nothing else
     for name in PACKAGES:

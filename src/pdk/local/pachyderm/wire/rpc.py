@@ -56,12 +56,12 @@ class Cluster:
 
 
 def code_of(error: PdkError) -> Code:
-    """The gRPC code of an error of ours."""
+    """Return the gRPC code of an error of ours."""
     return next((code for kind, code in CODES if isinstance(error, kind)), Code.UNKNOWN)
 
 
 def explain(error: Exception, path: str) -> Status:
-    """The code and words of an error; what nobody expected goes to the log."""
+    """Return the code and words of an error; what nobody expected goes to the log."""
     if isinstance(error, PdkError):
         return Status(code_of(error), str(error))
     log.error("%s", path, exc_info=error)
@@ -82,7 +82,7 @@ def admission(bind: str, token: str) -> Callable[[Stream], None]:
 
 
 def missing(method: schema.Method) -> Callable[..., Any]:
-    """The handler of a method that is not offered."""
+    """Return the handler of a method that is not offered."""
 
     async def refuse(*_: Any) -> Any:
         raise NotSupported(
@@ -97,7 +97,7 @@ def missing(method: schema.Method) -> Callable[..., Any]:
 
 
 def methods(api: Schema, services: Mapping[str, Sequence[object]]) -> dict[str, Method]:
-    """Every method of the schema by its path; `services` maps ``pfs_v2.API`` to the objects that have its methods."""
+    """Return every method of the schema by its path; `services` maps ``pfs_v2.API`` to the objects that have its methods."""
     table = {}
     for path, method in api.methods.items():
         service, _, name = path[1:].partition("/")

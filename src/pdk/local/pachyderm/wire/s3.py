@@ -28,7 +28,7 @@ NOT_OFFERED = frozenset(
 
 
 def refusal_body(status: int, reason: str) -> object:
-    """The body of a refusal by the door."""
+    """Return the body of a refusal by the door."""
     return {"status": status, "error": reason}
 
 

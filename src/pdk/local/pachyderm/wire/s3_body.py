@@ -19,7 +19,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 async def content(request: Request) -> AsyncIterator[bytes]:
-    """The object that a request carries. It counts only once this has come to its end.
+    """Give the object that a request carries. It counts only once this has come to its end.
 
     Raises:
         S3Error: the connection broke off, the framing is wrong, or the body is another than the one that was signed or announced.
@@ -65,7 +65,7 @@ def seal_of(request: Request) -> Seal | None:
 
 
 async def _chunks(request: Request, seal: Seal | None) -> AsyncIterator[bytes]:
-    """The content of ``aws-chunked`` framing; each chunk signs itself and the one before it."""
+    """Give the content of ``aws-chunked`` framing; each chunk signs itself and the one before it."""
     buffer, left, before = bytearray(), 0, seal.signature if seal else ""
     hashed, signed = hashlib.sha256(), b""
 

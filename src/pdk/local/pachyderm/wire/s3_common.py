@@ -90,12 +90,12 @@ def parse_bucket(name: str) -> CommitRef:
 
 
 def xml(root: ET.Element, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An XML answer."""
+    """Return an XML answer."""
     return Response(ET.tostring(root, encoding="utf-8", xml_declaration=True), status, headers, media_type="application/xml")
 
 
 def element(parent: ET.Element, name: str, text: str | None = None) -> ET.Element:
-    """A child with text."""
+    """Return a child with text."""
     child = ET.SubElement(parent, name)
     child.text = text
     return child
@@ -107,15 +107,15 @@ def timestamp(seconds: float | None) -> str:
 
 
 def etag(entry: tree.Entry) -> str:
-    """An object's ETag."""
+    """Return an object's ETag."""
     return f'"{shown_hash(entry).hex()}"'
 
 
 def whole_number(text: str | None, default: int, limit: int) -> int:
-    """A number of a query, at most `limit`.
+    """Return a number of a query, at most `limit`.
 
     Raises:
-        S3Error: it is none.
+        S3Error: it is not a whole number.
     """
     if text is None:
         return default
@@ -128,7 +128,7 @@ UNSAFE_XML = re.compile(r"<!(?:DOCTYPE|ENTITY)")
 
 
 def parse_xml(body: bytes) -> ET.Element:
-    """The root of a request's XML, its namespace removed.
+    """Return the root of a request's XML, its namespace removed.
 
     Raises:
         S3Error: it is not well-formed, not in UTF-8 (in others a declaration could hide), or declares entities.

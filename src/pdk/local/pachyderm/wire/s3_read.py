@@ -50,7 +50,7 @@ class Reads:
         self.db, self.blobs = db, blobs
 
     def buckets(self, named: Mapping[str, CommitRef] | None) -> Response:
-        """Every branch of every user repo, or the buckets named."""
+        """Return every branch of every user repo, or the buckets named."""
         if named is not None:
             found = [(name, commits.resolve(self.db.reader, ref).started) for name, ref in named.items()]
         else:
@@ -71,7 +71,7 @@ class Reads:
         return xml(root)
 
     def bucket(self, request: Request, bucket: str, commit: Commit) -> Response:
-        """What a commit holds, page by page."""
+        """Return what a commit holds, page by page."""
         if request.method == "HEAD":
             return Response()
         query = request.query_params
@@ -128,7 +128,7 @@ class Reads:
                 return
 
     async def object(self, request: Request, commit: Commit, key: str) -> Response:
-        """A file, or a range of it."""
+        """Return a file, or a range of it."""
         try:
             entry = files.inspect(self.db.reader, commit, key)
             if entry.kind != tree.FILE:

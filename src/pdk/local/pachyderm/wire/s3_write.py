@@ -65,7 +65,7 @@ class Writes:
         raise S3Error("NotImplemented")
 
     def _target(self, bucket: str) -> CommitRef:
-        """Where writes to a bucket go.
+        """Return where writes to a bucket go.
 
         Raises:
             S3Error: nothing can be written there.
@@ -267,7 +267,7 @@ class Writes:
         return Response(status_code=204)
 
     def list_uploads(self, bucket: str) -> Response:
-        """The uploads of a bucket that are under way."""
+        """Return the uploads of a bucket that are under way."""
         root = ET.Element("ListMultipartUploadsResult", xmlns=NAMESPACE)
         element(root, "Bucket", bucket)
         element(root, "IsTruncated", "false")
@@ -278,7 +278,7 @@ class Writes:
         return xml(root)
 
     def list_parts(self, request: Request, bucket: str, key: str) -> Response:
-        """The parts of an upload."""
+        """Return the parts of an upload."""
         id_ = self._upload(request, bucket, key)
         marker = whole_number(request.query_params.get("part-number-marker"), 0, PART_LIMIT)
         limit = whole_number(request.query_params.get("max-parts"), 1000, 1000)

@@ -66,11 +66,11 @@ class Schema:
         return self._classes[name]
 
     def number(self, enum: str, member: str) -> int:
-        """The number of an enum's member, both spelled as in the SDK (``pps_v2.JobState``, ``JOB_RUNNING``)."""
+        """Return the number of an enum's member, both spelled as in the SDK (``pps_v2.JobState``, ``JOB_RUNNING``)."""
         return int(self._enum(enum).values_by_name[member].number)
 
     def member(self, enum: str, number: int) -> str:
-        """The name of an enum's member."""
+        """Return the name of an enum's member."""
         return str(self._enum(enum).values_by_number[number].name)
 
     def _enum(self, enum: str) -> Any:
@@ -79,7 +79,7 @@ class Schema:
 
 
 def load(cache: Path) -> Schema:
-    """The schema of the installed SDK; `cache` is a folder that may be empty.
+    """Return the schema of the installed SDK; `cache` is a folder that may be empty.
 
     Raises:
         EngineError: pachyderm-sdk is missing or does not look as expected.

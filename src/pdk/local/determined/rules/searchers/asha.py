@@ -28,12 +28,12 @@ class Bracket:
 
 
 def rungs(count: int, divisor: float, length: int) -> tuple[int, ...]:
-    """The lengths of training at which trials are ranked: the longest is `length`, each one before it `divisor` times shorter."""
+    """Return the lengths of training at which trials are ranked: the longest is `length`, each one before it `divisor` times shorter."""
     return tuple(max(int(length / divisor ** (count - number - 1)), 1) for number in range(count))
 
 
 def asha_bracket(searcher: Mapping[str, Any], count: int, trials: int, concurrent: int) -> Bracket:
-    """The bracket of an asha search; without a limit, as many trials at a time as let one reach the top rung."""
+    """Return the bracket of an asha search; without a limit, as many trials at a time as let one reach the top rung."""
     divisor = float(searcher["divisor"])
     at_once = min(concurrent, trials) if concurrent > 0 else max(1, min(int(divisor ** (count - 1)), trials))
     return Bracket(rungs(count, divisor, int(searcher["max_time"])), trials, at_once)
@@ -47,7 +47,7 @@ MODES: dict[str, Callable[[int], list[int]]] = {
 
 
 def adaptive_brackets(searcher: Mapping[str, Any]) -> list[Bracket]:
-    """The brackets of adaptive_asha: several asha searches that stop more or less eagerly, with about equal training in each."""
+    """Return the brackets of adaptive_asha: several asha searches that stop more or less eagerly, with about equal training in each."""
     divisor, trials, length = float(searcher["divisor"]), int(searcher["max_trials"]), int(searcher["max_time"])
     counts = list(searcher.get("bracket_rungs") or ())
     if not counts:
@@ -126,7 +126,7 @@ class Asha(Searcher):
         return next(place for place, state in enumerate(self.state["brackets"]) if str(number) in state["at"])
 
     def _measured(self, metrics: Mapping[str, Any]) -> tuple[float, float]:
-        """How long a trial had trained, and its metric, turned so that less is better."""
+        """Return how long a trial had trained, and its metric, turned so that less is better."""
         found = []
         for key, what in ((str(self.section["time_metric"]), "searcher.time_metric"), (str(self.section["metric"]), "searcher.metric")):
             value = number_of(metrics, key)

@@ -58,7 +58,7 @@ def number_of(metrics: Mapping[str, Any], key: str) -> float | None:
 
 
 def draws(hparams: Mapping[str, Any], seed: int, *, sampled: bool) -> Iterator[Create]:
-    """The trials that a seed makes, in their order; without hyperparameters where those are laid out and not `sampled`."""
+    """Give the trials that a seed makes, in their order; without hyperparameters where those are laid out and not `sampled`."""
     random, number = Random(seed), 0
     while True:
         chosen = hyperparameters.sample(hparams, random) if sampled else {}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pdk.errors import UserError
 
-_CHECKOUT, _WHEEL = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent / "_checkout"
-ROOT = _CHECKOUT if (_CHECKOUT / "containers").is_dir() else _WHEEL
+_HERE, _WHEEL = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent / "_shipped"
+ROOT = _HERE if (_HERE / "containers").is_dir() else _WHEEL
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def repository(scratch: Path) -> Repository:
-    """The checkout itself; where there is none, a new repository in `scratch` that holds the experiments.
+    """Return the checkout itself; where there is none, a new repository in `scratch` that holds the experiments.
 
     Raises:
         UserError: git is missing, or fails.

@@ -41,8 +41,8 @@ class LoadFailed(EngineError):
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """A running revision."""
+class Replica:
+    """One process that serves a revision."""
 
     revision: str
     pod: str
@@ -53,22 +53,22 @@ class Predictor:
 
     @property
     def answers(self) -> bool:
-        """Whether it answers at this moment."""
+        """Return whether it answers at this moment."""
         return (self.handle.run_dir / READY).exists() and process.status(self.handle) is None
 
     @property
     def address(self) -> str:
-        """Where it answers."""
+        """Return where it answers."""
         return f"{self.host}:{self.port}"
 
 
 def new_pod(revision: str) -> str:
-    """A name for one process of a revision."""
+    """Return a name for one process of a revision."""
     return f"{revision}-{secrets.token_hex(3)}"
 
 
 def runtime_for(db: sqlite3.Connection, model: Json) -> Json:
-    """The ClusterServingRuntime for a model's format, named or found.
+    """Return the ClusterServingRuntime for a model's format, named or found.
 
     Raises:
         LoadFailed: none fits.
@@ -102,7 +102,7 @@ class Place:
     hide: Path
 
 
-async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, place: Place) -> Predictor:
+async def bring_up(db: sqlite3.Connection, namespace: str, revision: Revision, place: Place) -> Replica:
     """Fetch the model, start its process, wait until it answers.
 
     Raises:
@@ -149,7 +149,7 @@ def _program(place: Place, store: Path, env: Mapping[str, str]) -> Spec:
     return Spec(argv, {**process.base_environment(), **env}, binds=binds, hide=(place.hide,))
 
 
-async def _until_ready(handle: process.Handle) -> Predictor:
+async def _until_ready(handle: process.Handle) -> Replica:
     try:
         async with asyncio.timeout(READY_S):
             while (found := adopt(handle)) is None:
@@ -164,22 +164,22 @@ async def _until_ready(handle: process.Handle) -> Predictor:
     return found
 
 
-def adopt(handle: process.Handle) -> Predictor | None:
-    """The predictor behind a handle, once it is ready."""
+def adopt(handle: process.Handle) -> Replica | None:
+    """Return the replica behind a handle, once it is ready."""
     pod = handle.run_dir.name
     match foreign.note(handle.run_dir / READY):
         case {"host": str(host), "port": int(port), "model": str(model)} if is_loopback(host):
-            return Predictor(pod.rpartition("-")[0], pod, handle, host, port, model)
+            return Replica(pod.rpartition("-")[0], pod, handle, host, port, model)
     return None
 
 
-async def smoke(predictor: Predictor) -> None:
+async def smoke(replica: Replica) -> None:
     """Ask a new revision whether it is ready; it has answered its own example before it listened.
 
     Raises:
         LoadFailed: it does not answer as it should.
     """
-    path = f"http://{predictor.address}/v1/models/{predictor.model}"
+    path = f"http://{replica.address}/v1/models/{replica.model}"
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session, session.get(path) as answer:
             if answer.status != 200:
