@@ -23,8 +23,9 @@ sys.path[0] = str(HERE.parent / "tests")  # not this folder, in which a file has
 
 import requests  # noqa: E402
 
-from conftest import CHECKOUT, Up, commit_all, template_words  # noqa: E402
+from conftest import CHECKOUT, Up  # noqa: E402
 from e2e.cluster import STORES, TEMPLATE, Flow, Master, served_code, set_up  # noqa: E402
+from flow.material import commit_all, template_words  # noqa: E402
 from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT  # noqa: E402
 
 ROUNDS = 3

@@ -26,7 +26,8 @@ from services import Services  # noqa: E402
 from test_flow import Flow, pictures  # noqa: E402
 from test_under_load import CRASHES, RATE, ROLLBACKS, ROLLOUTS, versions_come_and_go  # noqa: E402
 
-from conftest import CHECKOUT, Up, deploy_spec, git_repo, train_spec  # noqa: E402
+from conftest import CHECKOUT, Up  # noqa: E402
+from flow.material import deploy_spec, git_repo, train_spec  # noqa: E402
 
 ROUNDS = 5
 LIMITS = {"": 8.0, " --keep-previous 600": 3.0}  # seconds, by what is added to the deploy step's command

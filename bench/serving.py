@@ -31,7 +31,7 @@ import psutil  # noqa: E402
 import requests  # noqa: E402
 import torch  # noqa: E402
 
-from conftest import environment_of  # noqa: E402
+from environments import environment_of  # noqa: E402
 from pdk.mar import Manifest, write  # noqa: E402
 from pdk.serving.supervisor import ALLOCATOR  # noqa: E402
 

@@ -1,13 +1,11 @@
-"""Shared fixtures: a running installation, clients for it, git repositories with small experiments."""
+"""Shared fixtures: a running installation, one server alone, the clients that need no environment of their own."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 import uuid
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ import pytest
 
 from pdk.errors import PdkError
 from pdk.installation import SERVERS, Installation
-from pdk.kit import web
 from pdk.local.up import environment, health
 
 SOURCES = {  # where a program comes from; the others are Debian packages of their own name
@@ -29,8 +26,6 @@ SOURCES = {  # where a program comes from; the others are Debian packages of the
 }
 PAUSE_S = 0.02  # between two looks at a condition
 CHECKOUT = Path(__file__).parents[1]
-EXPERIMENT = CHECKOUT / "experiments" / "dogs-and-cats"
-PHOTOS = CHECKOUT.parent / "shared" / "data" / "dogs-and-cats"
 
 
 def wait_until(condition, timeout=60.0, what="the condition"):
@@ -54,24 +49,6 @@ def program(name, *places):
         pytest.fail(missing)
     pytest.skip(missing)
     return None
-
-
-def environment_of(name, *, ours=False):
-    """The interpreter of an environment of its own with what requirements/NAME.txt locks; made when missing.
-
-    With `ours` it finds this environment's packages too, behind its own.
-    """
-    lock, home = CHECKOUT / "requirements" / f"{name}.txt", CHECKOUT / ".venv" / "clients" / name
-    python, stamp = home / "bin" / "python", home / "lock"
-    if not stamp.exists() or stamp.read_text() != lock.read_text():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        words = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
-        subprocess.run(words, check=True)
-        if ours:
-            here, there = (sysconfig.get_path("purelib"), next((home / "lib").glob("python*/site-packages")))
-            (there / "ours.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        stamp.write_text(lock.read_text())
-    return python
 
 
 @dataclass
@@ -161,6 +138,35 @@ class Up:
         return done.stdout
 
 
+@dataclass
+class Alone(Up):
+    """One server alone."""
+
+    only: str = "pachyderm"
+
+    def spawn(self):
+        words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", self.only, "--state", str(self.state)]
+        with (self.state.parent / "log").open("ab") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+
+    def start(self):
+        self.spawn()
+        wait_until(self.healthy, 60, "the server")
+        return self
+
+    def answer(self):
+        """What it says of its health; None where it says nothing."""
+        with contextlib.suppress(PdkError):
+            return health(Installation.load(self.state), self.only)
+
+    def healthy(self):
+        return (self.answer() or {}).get("status") == "ok"
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
 @pytest.fixture(scope="session")
 def up(tmp_path_factory):
     """One installation for all tests that do not harm it."""
@@ -218,84 +224,6 @@ def sdk(up):
 
     installation = up.installation
     return Determined(master=f"http://127.0.0.1:{installation.ports.determined}", user="determined", password=installation.secret())
-
-
-def git_repo(folder: Path, *, epochs: int = 2) -> str:
-    """A git repository in `folder` with the dogs-and-cats experiment, trained for `epochs`, below experiment/; returns the commit."""
-    shutil.copytree(EXPERIMENT, folder / "experiment", ignore=shutil.ignore_patterns("__pycache__"))
-    const = folder / "experiment" / "const.yaml"
-    const.write_text(const.read_text().replace("epochs: 40", f"epochs: {epochs}").replace("epochs: 4\n", "epochs: 1\n"))
-    return commit_all(folder)
-
-
-def commit_all(folder: Path) -> str:
-    """Commit everything in `folder`."""
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
-        subprocess.run(["git", *identity, "-C", str(folder), *words], check=True)
-    return subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def examples(folder: Path) -> str:
-    """A git repository in `folder` with the experiments of all examples; returns the commit."""
-    shutil.copytree(CHECKOUT / "experiments", folder / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
-    return commit_all(folder)
-
-
-def template_words(values):
-    """The arguments of pipelines/pipelines.jsonnet, as pachctl and pdk take them."""
-    return [word for key, value in values.items() for word in ("--arg", f"{key}={value}")]
-
-
-@contextlib.contextmanager
-def ssh_server(address: str):
-    """An SSH server for this user; its port, and the folder with the keys ``host``, ``client`` and ``stranger``, which it does not know."""
-    sshd = program("sshd", "/usr/sbin/sshd")
-    home = Path("/var/tmp") / f"pdk-ssh-{os.getpid()}"  # sshd wants folders that only their owner writes
-    home.mkdir(mode=0o700)
-    for name in ("host", "client", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
-    shutil.copy(home / "client.pub", home / "authorized")
-    [port] = web.free_ports(address, 1)
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress {address}\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nPidFile {home}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(home / "config")], stderr=log)
-    try:
-        wait_until(lambda: "listening" in (home / "log").read_text(), 20, "sshd")
-        yield port, home
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(home)
-
-
-def train_spec(name, repo, project, url, ref, *, model, extra="--incremental", sub_dir="experiment", config="const.yaml"):
-    """A train pipeline like that of pipelines/dogs-and-cats."""
-    spec = json.loads((CHECKOUT / "pipelines/dogs-and-cats/training-pipeline.json").read_text())
-    spec["pipeline"]["name"] = name
-    spec["input"]["pfs"]["repo"] = repo
-    spec["transform"]["stdin"] = [
-        (
-            f'python train.py --git-url "$GIT_URL" --git-ref "$GIT_REF" --sub-dir {sub_dir} --config {config} --repo {repo} '
-            f"--model {model} --project {project} {extra}"
-        )
-    ]
-    spec["transform"]["env"] = {"GIT_URL": str(url), "GIT_REF": ref}
-    return spec
-
-
-def deploy_spec(name, source, deployment):
-    """A deploy pipeline like that of pipelines/dogs-and-cats."""
-    spec = json.loads((CHECKOUT / "pipelines/dogs-and-cats/deployment-pipeline.json").read_text())
-    spec["pipeline"]["name"] = name
-    spec["input"]["pfs"]["repo"] = source
-    spec["transform"]["stdin"] = [f"python deploy.py --deployment-name {deployment} --timeout 120"]
-    return spec
 
 
 def pytest_addoption(parser):

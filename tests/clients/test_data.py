@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from conftest import wait_until
-from flow.test_store_kill import Alone
+from conftest import Alone, wait_until
 from pdk import data
 from pdk.engines.pachyderm import Pachyderm
 from pdk.engines.pachyderm.commit_files import fields

@@ -22,7 +22,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from conftest import CHECKOUT, commit_all, examples, ssh_server, template_words, wait_until
+from conftest import CHECKOUT, wait_until
+from flow.material import commit_all, examples, template_words
+from flow.ssh import ssh_server
 from pdk.demo import DATA, DEPLOY, HOST, MODEL, PREDICT, PROJECT
 from pdk.environment import named_determined
 from pdk.installation import Installation

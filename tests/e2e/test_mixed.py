@@ -10,8 +10,9 @@ import subprocess
 
 import pytest
 
-from conftest import CHECKOUT, commit_all, wait_until
+from conftest import CHECKOUT, wait_until
 from e2e.cluster import NODE, STORES, run
+from flow.material import commit_all
 from flow.test_examples import Example
 from pdk.demo import HOST, PREDICT
 from pdk.engines.kserve import KServe

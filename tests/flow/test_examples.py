@@ -8,7 +8,8 @@ import sys
 import pytest
 import requests
 
-from conftest import CHECKOUT, examples, template_words, wait_until
+from conftest import CHECKOUT, wait_until
+from flow.material import examples, template_words
 from flow.test_flow import Flow
 
 SAMPLES = CHECKOUT / "sample-data"

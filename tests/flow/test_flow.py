@@ -12,7 +12,8 @@ from determined.experimental import Determined
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from conftest import CHECKOUT, commit_all, deploy_spec, git_repo, train_spec, wait_until
+from conftest import CHECKOUT, wait_until
+from flow.material import commit_all, deploy_spec, git_repo, train_spec
 from pdk.engines.pachyderm import Pachyderm
 from pdk.errors import PdkError
 

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from conftest import CHECKOUT, git_repo, wait_until
+from conftest import CHECKOUT, wait_until
+from flow.material import git_repo
 from pdk.errors import PdkError
 from pdk.installation import SERVERS, Installation
 from pdk.local.up import health

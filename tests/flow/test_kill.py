@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import git_repo, wait_until
+from conftest import wait_until
+from flow.material import git_repo
 from flow.test_flow import Flow, pictures
 from pdk.engines.kserve import KServe
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import requests
 
-from conftest import PHOTOS, git_repo
+from flow.material import PHOTOS, git_repo
 from flow.test_flow import Flow
 
 pytestmark = [

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from determined.experimental import Determined
 
-from conftest import commit_all, train_spec
+from flow.material import commit_all, train_spec
 from flow.test_flow import Flow
 from recorded.master import real_master
 

@@ -1,54 +1,17 @@
 """kill -9 of the Pachyderm server under load: what was acknowledged is there, whole; nothing else is half there."""
 
-import contextlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
-from dataclasses import dataclass
 
 import grpc
 import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from conftest import Up, wait_until
-from pdk.errors import PdkError
-from pdk.installation import Installation
-from pdk.local.up import health
+from conftest import Alone, wait_until
 
 KILLS = int(os.environ.get("PDK_KILLS", "20"))  # 200 in `make nightly`
-
-
-@dataclass
-class Alone(Up):
-    """One server alone."""
-
-    only: str = "pachyderm"
-
-    def spawn(self):
-        words = [sys.executable, "-m", "pdk.cli.main", "up", "--only", self.only, "--state", str(self.state)]
-        with (self.state.parent / "log").open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log)
-
-    def start(self):
-        self.spawn()
-        wait_until(self.healthy, 60, "the server")
-        return self
-
-    def answer(self):
-        """What it says of its health; None where it says nothing."""
-        with contextlib.suppress(PdkError):
-            return health(Installation.load(self.state), self.only)
-
-    def healthy(self):
-        return (self.answer() or {}).get("status") == "ok"
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 def put(client, number):

@@ -11,7 +11,8 @@ import yaml
 from kubernetes import client, config
 from syrupy.extensions.json import JSONSnapshotExtension
 
-from conftest import environment_of, program
+from conftest import program
+from environments import environment_of
 from recorded.engine import FAILED
 
 GROUP = ("serving.kserve.io", "v1beta1")

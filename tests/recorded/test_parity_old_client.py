@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import environment_of
+from environments import environment_of
 
 
 @pytest.fixture(scope="session")

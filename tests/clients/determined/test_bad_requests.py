@@ -11,8 +11,7 @@ import yaml
 from determined.experimental import Determined
 
 from clients.determined.test_determined import CONFIG, MODEL
-from conftest import CHECKOUT
-from flow.test_store_kill import Alone
+from conftest import CHECKOUT, Alone
 from pdk.local.determined.rules.forms import Form
 
 WIRE = CHECKOUT / "src/pdk/local/determined/wire"

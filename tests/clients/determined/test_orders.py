@@ -8,7 +8,7 @@ import yaml
 from determined.experimental import Determined, ModelSortBy
 from determined.experimental.client import CheckpointSortBy, ExperimentSortBy, OrderBy, TrialSortBy
 
-from flow.test_store_kill import Alone
+from conftest import Alone
 
 # by trial: steps → loss and accuracy, of which only the second is the searcher's
 REPORTS = {

@@ -6,7 +6,7 @@ import json
 import pytest
 import requests
 
-from flow.test_store_kill import Alone
+from conftest import Alone
 
 WRONG = (7, "x", [1], {"a": 1}, True, None, [{"a": None}], 1e300, {"name": 1}, ["x"])
 OBJECTS = {

@@ -16,12 +16,11 @@ from pachyderm_sdk.api import pfs
 
 from clients.pachyderm.test_jobs import create, ended
 from clients.pachyderm.test_logs import pach  # noqa: F401 - a fixture
-from conftest import Up, wait_until
-from flow.test_store_kill import Alone
+from conftest import Alone, Up, wait_until
 from pdk.kit import foreign, launcher, logs, process
 from pdk.kit.process import base_environment
 from pdk.kit.spec import Spec
-from pdk.local.kserve.runtime import predictor
+from pdk.local.kserve.runtime import replica
 
 
 @pytest.fixture(params=["fifo", "link", "folder", "socket", "garbage", "list", "deep", "endless"])
@@ -60,7 +59,7 @@ def test_servers_pass_them_over(tmp_path, strange):
         strange(tmp_path / name)
     assert process.find(tmp_path) is None
     assert process.status(handle(tmp_path)).code == process.LOST
-    assert predictor.adopt(handle(tmp_path)) is None
+    assert replica.adopt(handle(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_a_note_with_other_fields_names_no_program(tmp_path, note):
 def test_a_predictor_cannot_point_elsewhere(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "ready.json").write_text(json.dumps({"host": "10.0.0.1", "port": 80, "model": "m"}))
-    assert predictor.adopt(handle(tmp_path)) is None
+    assert replica.adopt(handle(tmp_path)) is None
 
 
 SEARCH = "find / -xdev -name exit.json -o -xdev -name started.json 2>/dev/null; grep -o '/[^ ]*/try-[^ ]*' /proc/self/mountinfo; cat"

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from conftest import environment_of
+from environments import environment_of
 from pdk.mar import Archive, Manifest, write
 from pdk.serving.check import check
 

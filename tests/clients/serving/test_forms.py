@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clients.serving.runtime import ORIGIN, starter
-from conftest import environment_of
+from environments import environment_of
 from pdk.serving.oip import SERVICE, messages
 from pdk.serving.tensors import TYPES
 

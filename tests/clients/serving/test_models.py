@@ -11,7 +11,9 @@ import requests
 import torch
 
 from clients.serving.runtime import store_of
-from conftest import EXPERIMENT, environment_of, wait_until
+from conftest import wait_until
+from environments import environment_of
+from flow.material import EXPERIMENT
 
 HANDLER = """
 import torch

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import commit_all
+from flow.material import commit_all
 from pdk.errors import UserError
 from pdk.flow.train.checkout import check_ref, check_url, checkout
 

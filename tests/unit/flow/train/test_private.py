@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from conftest import commit_all, ssh_server
+from flow.material import commit_all
+from flow.ssh import ssh_server
 from pdk.errors import UserError
 from pdk.flow.train import checkout as module
 from pdk.flow.train.checkout import Credentials, checkout
