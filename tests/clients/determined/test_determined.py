@@ -137,6 +137,12 @@ def test_code_that_raises_ends_in_error_after_its_restarts(up, det, create, stat
     log = up.run(det, "trial", "logs", trial_of(experiment))
     assert log.count("RuntimeError: the code raises here") == 2
     assert "restarts so far: 1" in log
+    # what else than those two runs wrote is asked for, brings nothing
+    trial = trial_of(experiment)
+    second = up.run(det, "trial", "logs", trial, "--container-id", f"trial-{trial}-2")
+    assert (second.count("RuntimeError: the code raises here"), "restarts so far: 1" in second) == (1, True)
+    for words in (("--container-id", "nothing"), ("--agent-id", "nothing"), ("--stdtype", "stderr"), ("--rank-id", "7")):
+        assert "RuntimeError" not in up.run(det, "trial", "logs", trial, *words), words
 
 
 @pytest.mark.parametrize(

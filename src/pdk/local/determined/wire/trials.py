@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,14 @@ from pdk.local.determined.rules import checkpoints, experiments, metrics, search
 from pdk.local.determined.rules.sections import Searcher
 from pdk.local.determined.wire.http import Driven
 from pdk.local.determined.wire.messages import Json, stamp
-from pdk.local.determined.wire.queries import number, ordered, page, whole
+from pdk.local.determined.wire.queries import number, ordered, page, whole, wholes
+
+RANK = re.compile(r"\[rank=(\d{1,9})\]")
+KNOWN: Mapping[str, frozenset[str]] = {  # what lines come from here; what a reader asks for beside brings none
+    "agentIds": frozenset({"local"}),
+    "stdtypes": frozenset({"stdout"}),
+    "sources": frozenset(),
+}
 
 
 class Trials(Driven):
@@ -77,11 +85,11 @@ class Trials(Driven):
 
     async def trial_logs(self, request: Request) -> Response:
         trial = experiments.trial(self.db.reader, number(request))
-        query, files = request.query_params, self.driver.log_files(trial)
+        query, files = request.query_params, self._files(request.query_params, trial)
         limit, backwards = whole(query, "limit"), query.get("orderBy") == "ORDER_BY_DESC"
         wanted, redact = self._chooser(query, trial, files), self.driver.redactor(trial)
         if query.get("follow") == "true" and not backwards:
-            return StreamingResponse(self._follow(trial, redact, wanted), media_type="application/json")
+            return StreamingResponse(self._follow(query, trial, redact, wanted), media_type="application/json")
         lines = [redact(line) for path in files for line in logs.tail(path, 1 << 30, 1 << 28)]
         numbered = [(index, line) for index, line in enumerate(lines, 1) if wanted(line)]
         numbered = numbered[::-1] if backwards else numbered
@@ -95,23 +103,46 @@ class Trials(Driven):
         before, after = (_time(query.get(f"timestamp{name}")) for name in ("Before", "After"))
         if (before is not None and before < trial.started) or (after is not None and after > last and trial.ended is not None):
             return lambda _line: False
-        levels, search = set(query.getlist("levels")), _search(query.get("searchText") or "", regular=query.get("enableRegex") == "true")
-        return lambda line: (not levels or _level(line) in levels) and search(line)
+        for name, known in KNOWN.items():
+            if (given := set(query.getlist(name))) and not given & known:
+                return lambda _line: False
+        levels, ranks = set(query.getlist("levels")), set(wholes(query, "rankIds"))
+        search = _search(query.get("searchText") or "", regular=query.get("enableRegex") == "true")
+        return lambda line: (not levels or _level(line) in levels) and (not ranks or _rank(line) in ranks) and search(line)
+
+    def _files(self, query: QueryParams, trial: experiments.Trial) -> list[Path]:
+        """The logs of the runs whose containers a reader wants, oldest first; all where he names none."""
+        wanted = set(query.getlist("containerIds"))
+        return [path for path in self.driver.log_files(trial) if not wanted or _container(trial, path) in wanted]
 
     async def fields(self, request: Request) -> Response:
-        experiments.trial(self.db.reader, number(request))
-        found = {"agentIds": ["local"], "containerIds": [], "rankIds": [], "stdtypes": ["stdout"], "sources": []}
+        trial = experiments.trial(self.db.reader, number(request))
+        containers = [_container(trial, path) for path in self.driver.log_files(trial)]
+        found = {**{name: sorted(known) for name, known in KNOWN.items()}, "containerIds": containers, "rankIds": []}
         return Response(json.dumps({"result": found}) + "\n", media_type="application/json")
 
-    async def _follow(self, trial: experiments.Trial, redact: logs.Redactor, wanted: Callable[[str], bool]) -> AsyncIterator[str]:
+    async def _follow(
+        self, query: QueryParams, trial: experiments.Trial, redact: logs.Redactor, wanted: Callable[[str], bool]
+    ) -> AsyncIterator[str]:
         def over() -> bool:
             return experiments.trial(self.db.reader, trial.id).ended is not None
 
         count = 0
-        async for _, line in logs.follow_all(trial.id, lambda: [("", path) for path in self.driver.log_files(trial)], over):
+        async for _, line in logs.follow_all(trial.id, lambda: [("", path) for path in self._files(query, trial)], over):
             count += 1
             if wanted(shown := redact(line)):
                 yield _log_line(trial.id, count, shown)
+
+
+def _container(trial: experiments.Trial, log: Path) -> str:
+    """Return the name of the container (here: the run) that a log is of."""
+    return f"trial-{trial.id}-{log.parent.name.removeprefix('run-')}"
+
+
+def _rank(line: str) -> int | None:
+    """Return which of a trial's processes printed a line; None where it does not say."""
+    match = RANK.match(line)
+    return int(match[1]) if match else None
 
 
 def _search(text: str, *, regular: bool) -> Callable[[str], bool]:
