@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import resource
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_LIMIT = 64 << 10  # bytes of a request's first line and headers
@@ -69,7 +70,12 @@ class Bounded(HttpToolsProtocol):
             self._too_large()
             return
         self._at = At.BODY
+        if not self.expect_100_continue:
+            super().on_headers_complete()
+            return
+        app, self.app = self.app, _answered_first(self.app)
         super().on_headers_complete()
+        self.app = app
 
     def on_message_complete(self) -> None:
         """Note that the request is whole."""
@@ -96,6 +102,30 @@ class Bounded(HttpToolsProtocol):
             head = f"HTTP/1.1 {status} {name}\r\ncontent-type: text/plain\r\ncontent-length: {len(why)}\r\nconnection: close\r\n\r\n"
             self.transport.write((head + why).encode())
             self.transport.close()
+
+
+def _answered_first(app: ASGI3Application) -> ASGI3Application:
+    """Return an application that ends the connection where it answers a client that waits for leave to send its body.
+
+    That client will not send it; what it sends next would be taken for the body, and refused as no request.
+    """
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        asked = False
+
+        async def read() -> Any:
+            nonlocal asked
+            asked = True
+            return await receive()
+
+        async def write(message: Any) -> None:
+            if message["type"] == "http.response.start" and not asked:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, read, write)
+
+    return answer
 
 
 def raise_limit() -> None:

@@ -1,10 +1,12 @@
 """pachyderm_sdk, unchanged, against the local server."""
 
 import io
+from datetime import UTC, datetime
 
 import boto3
 import botocore
 import pytest
+import requests
 from botocore.config import Config
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
@@ -162,3 +164,48 @@ def test_the_s3_gateway_takes_objects(up, client, repo):
     with pytest.raises(s3.exceptions.ClientError) as error:
         s3.delete_bucket(Bucket=bucket)
     assert error.value.response["Error"]["Code"] == "BucketNotEmpty"
+
+
+def test_the_s3_gateway_does_as_it_is_asked_or_says_that_it_does_not(up, repo):
+    """Versions and conditions of reads; what is not offered is refused, and nothing is stored in its place."""
+    config = Config(signature_version=botocore.UNSIGNED, s3={"addressing_style": "path"}, retries={"max_attempts": 0})
+    s3 = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{up.installation.ports.s3}", region_name="us-east-1", config=config)
+    bucket = f"master.{repo.name}.default"
+    s3.create_bucket(Bucket=bucket)
+    at = {"Bucket": bucket, "Key": "t.csv"}
+    first = s3.put_object(**at, Body=b"old")["VersionId"]
+    s3.put_object(**at, Body=b"new, and longer")
+
+    def code(call, *words, **more):
+        with pytest.raises(s3.exceptions.ClientError) as refused:
+            call(*words, **more)
+        return refused.value.response["Error"]["Code"]
+
+    assert s3.get_object(**at, VersionId=first)["Body"].read() == b"old"
+    assert s3.head_object(**at, VersionId=first)["ContentLength"] == 3
+    s3.copy_object(Bucket=bucket, Key="back.csv", CopySource={**at, "VersionId": first})
+    assert s3.get_object(Bucket=bucket, Key="back.csv")["Body"].read() == b"old"
+    assert code(s3.get_object, **at, VersionId="0" * 32) == code(s3.get_object, **at, VersionId="none") == "NoSuchVersion"
+    head = s3.head_object(**at)
+    tag, when = head["ETag"], head["LastModified"]
+    for known in ({"IfNoneMatch": tag}, {"IfModifiedSince": when}, {"IfNoneMatch": f'"x", {tag}'}):
+        assert code(s3.get_object, **at, **known) == code(s3.head_object, **at, **known) == "304"
+    assert code(s3.get_object, **at, IfMatch='"other"') == "PreconditionFailed"
+    assert code(s3.get_object, **at, IfUnmodifiedSince=datetime(2001, 1, 1, tzinfo=UTC)) == "PreconditionFailed"
+    for holds in ({"IfNoneMatch": '"other"'}, {"IfMatch": tag}, {"IfUnmodifiedSince": when}):
+        assert s3.get_object(**at, **holds)["Body"].read() == b"new, and longer"
+    url = f"http://127.0.0.1:{up.installation.ports.s3}/{bucket}/t.csv"
+    for stale, wanted in ((tag, (206, b"ne")), ('"other"', (200, b"new, and longer"))):
+        answer = requests.get(url, headers={"Range": "bytes=0-1", "If-Range": stale}, timeout=20)
+        assert (answer.status_code, answer.content) == wanted
+    assert code(s3.copy_object, Bucket=bucket, Key="x", CopySource=at, CopySourceIfNoneMatch=tag) == "PreconditionFailed"
+    assert code(s3.put_object, **at, Body=b"third", IfNoneMatch="*") == "NotImplemented"
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
+    assert code(s3.upload_part_copy, **part, CopySource=at) == "NotImplemented"
+    assert "Parts" not in s3.list_parts(Bucket=bucket, Key="parts", UploadId=upload)
+    for listed in (s3.list_objects_v2(Bucket=bucket, MaxKeys=0), s3.list_objects(Bucket=bucket, MaxKeys=0)):
+        assert (listed["IsTruncated"], listed.get("Contents"), listed.get("NextContinuationToken")) == (False, None, None)
+    wrong = requests.put(url, data=b"bytes", headers={"x-amz-content-sha256": "0" * 64}, timeout=20)
+    assert (wrong.status_code, "XAmzContentSHA256Mismatch" in wrong.text) == (400, True)
+    assert s3.get_object(**at)["Body"].read() == b"new, and longer"

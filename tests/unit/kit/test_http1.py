@@ -20,11 +20,11 @@ class Quick(Bounded):
 
 
 @contextlib.asynccontextmanager
-async def served(*, pause=0.0):
+async def served(*, pause=0.0, app=None):
     """Connects to a server that reads bodies and answers after a pause, and what it has seen."""
     seen = []
 
-    async def app(scope, receive, send):
+    async def reads(scope, receive, send):
         while True:
             message = await receive()
             seen.append(message["type"])
@@ -43,7 +43,7 @@ async def served(*, pause=0.0):
         clients.append(writer)
         return reader, writer
 
-    server = uvicorn.Server(uvicorn.Config(app, http=Quick, lifespan="off", log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app or reads, http=Quick, lifespan="off", log_level="error", timeout_graceful_shutdown=1))
     task = asyncio.create_task(server._serve(sockets=[listener]))
     yield connect, seen
     for writer in clients:
@@ -136,5 +136,29 @@ def test_one_connection_too_many_is_refused():
             assert (await answer(reader)).startswith(b"HTTP/1.1 503 ")
             for reader, _ in open_:
                 assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 ")
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_leave_to_send_is_answered_and_begins_anew():
+    """A client that is refused before it sent its body does not send it: what it sends next is another request."""
+
+    async def refuse(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 501, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def run():
+        async with served(app=refuse) as (connect, _):
+            reader, writer = await connect()
+            writer.write(POST[:-2] + b"expect: 100-continue\r\n\r\n")
+            said = await answer(reader)
+            assert said.startswith(b"HTTP/1.1 501 ")
+            assert b"connection: close" in said
+        async with served() as (connect, _):  # who reads the body gives leave for it
+            reader, writer = await connect()
+            writer.write(POST[:-2] + b"expect: 100-continue\r\n\r\n")
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"x" * 1_000_000)
+            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 20)).startswith(b"HTTP/1.1 200 ")
 
     asyncio.run(run())

@@ -16,7 +16,7 @@ from pdk.kit.db import Database
 from pdk.local.pachyderm.rules import commits
 from pdk.local.pachyderm.rules.model import Commit, CommitRef
 from pdk.local.pachyderm.store.blobs import BlobStore
-from pdk.local.pachyderm.wire.s3_common import S3Error, element, parse_bucket, xml
+from pdk.local.pachyderm.wire.s3_common import S3Error, commit_of_version, element, parse_bucket, xml
 from pdk.local.pachyderm.wire.s3_read import Reads
 from pdk.local.pachyderm.wire.s3_signed import verify
 from pdk.local.pachyderm.wire.s3_write import Writes
@@ -77,6 +77,8 @@ class Gateway:
             ref = self._named(bucket)
             if "uploads" in query or "uploadId" in query:
                 return self.writes.list_uploads(bucket) if not key else self.writes.list_parts(request, bucket, key)
+            if key and (version := query.get("versionId", "null")) != "null":
+                return await self.reads.object(request, commit_of_version(self.db.reader, ref, version), key)
             commit = self._commit(ref)
             return await self.reads.object(request, commit, key) if key else self.reads.bucket(request, bucket, commit)
         return await self.writes.answer(request, bucket, key)

@@ -8,9 +8,10 @@ from xml.etree import ElementTree as ET
 
 from starlette.responses import Response
 
-from pdk.errors import WireError
-from pdk.local.pachyderm.rules import repos
-from pdk.local.pachyderm.rules.model import COMMIT_ID, CommitRef, RepoRef
+from pdk.errors import PdkError, WireError
+from pdk.kit.db import Connection
+from pdk.local.pachyderm.rules import commits, repos
+from pdk.local.pachyderm.rules.model import COMMIT_ID, Commit, CommitRef, RepoRef
 from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.wire.convert import shown_hash
 
@@ -61,6 +62,8 @@ CODES = {  # code → status and message, as the engine's gateway has them
     "MaxMessageLengthExceeded": (400, "Your request was too big."),
     "RequestTimeTooSkewed": (403, "The difference between the request time and the server's time is too large."),
     "XAmzContentSHA256Mismatch": (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
+    "NoSuchVersion": (404, "The specified version does not exist."),
+    "PreconditionFailed": (412, "At least one of the pre-conditions you specified did not hold"),
     "NotImplemented": (501, "This functionality is not implemented."),
     "WriteToOutputBranch": (400, "You cannot write to an output branch"),
 }
@@ -87,6 +90,20 @@ def parse_bucket(name: str) -> CommitRef:
         raise S3Error("NoSuchBucket", f"The bucket name {name!r} is not of the form commit.branch.repo.project")
     branch = parts.pop(0) if len(parts) > 1 else "master"
     return CommitRef(RepoRef(parts[1] if len(parts) == 2 else repos.DEFAULT_PROJECT, parts[0]), commit, branch)
+
+
+def commit_of_version(db: Connection, bucket: CommitRef, version: str) -> Commit:
+    """Return the commit that an object's version is: versions are named by the commits that wrote them.
+
+    Raises:
+        S3Error: the bucket's repo has no such commit.
+    """
+    if not COMMIT_ID.fullmatch(version):
+        raise S3Error("NoSuchVersion")
+    try:
+        return commits.resolve(db, CommitRef(bucket.repo, version, bucket.branch))
+    except PdkError as error:
+        raise S3Error("NoSuchVersion") from error
 
 
 def xml(root: ET.Element, status: int = 200, headers: dict[str, str] | None = None) -> Response:

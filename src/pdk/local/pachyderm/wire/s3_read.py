@@ -19,6 +19,7 @@ from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.locations import Blob, find
 from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, timestamp, whole_number, xml
+from pdk.local.pachyderm.wire.s3_conditions import same_range, unchanged
 
 MAX_KEYS = 1000  # of a listing's page, as S3's
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -103,7 +104,7 @@ class Reads:
             element(item, "ETag", etag(entry))
             element(item, "Size", str(entry.size))
             element(item, "StorageClass", "STANDARD")
-        more = len(found) > limit
+        more = len(found) > limit > 0
         element(root, "IsTruncated", "true" if more else "false")
         if more:
             element(root, "NextContinuationToken" if v2 else "NextMarker", found[limit - 1][0])
@@ -138,10 +139,13 @@ class Reads:
         blob = find(self.db.reader, entry.hash)
         if blob is None:
             raise S3Error("InternalError", f"the content of {key} is missing from the store; run `pdk fsck`")
-        start, length, status = self._range(request, entry.size)
+        tag, modified = etag(entry), commit.finished or commit.started
+        if unchanged(request.headers, tag, modified):
+            return Response(status_code=304, headers={"ETag": tag, "x-amz-version-id": commit.id})
+        start, length, status = self._range(request, entry.size) if same_range(request.headers, tag, modified) else (0, entry.size, 200)
         headers = {
-            "ETag": etag(entry),
-            "Last-Modified": formatdate(commit.finished or commit.started, usegmt=True),
+            "ETag": tag,
+            "Last-Modified": formatdate(modified, usegmt=True),
             "Accept-Ranges": "bytes",
             "Content-Length": str(length),
             "x-amz-version-id": commit.id,

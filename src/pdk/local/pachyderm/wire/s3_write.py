@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import partial
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 from xml.etree import ElementTree as ET
 
 from starlette.requests import Request
@@ -20,7 +20,19 @@ from pdk.local.pachyderm.store import tree
 from pdk.local.pachyderm.store.blobs import BlobStore
 from pdk.local.pachyderm.store.incoming import Incoming
 from pdk.local.pachyderm.wire.s3_body import content, whole
-from pdk.local.pachyderm.wire.s3_common import NAMESPACE, S3Error, element, etag, parse_bucket, parse_xml, timestamp, whole_number, xml
+from pdk.local.pachyderm.wire.s3_common import (
+    NAMESPACE,
+    S3Error,
+    commit_of_version,
+    element,
+    etag,
+    parse_bucket,
+    parse_xml,
+    timestamp,
+    whole_number,
+    xml,
+)
+from pdk.local.pachyderm.wire.s3_conditions import WRITES, unchanged
 
 PART_MINIMUM = 5 << 20  # bytes of every part but the last
 PART_LIMIT = 10_000  # parts of an upload, as S3's
@@ -45,6 +57,10 @@ class Writes:
             check_path(key)
         except Refused as error:
             raise S3Error("InvalidFilePath", str(error)) from error
+        if method == "PUT" and any(name in request.headers for name in WRITES):
+            raise S3Error("NotImplemented", "writes with If-Match or If-None-Match are not offered")
+        if method == "PUT" and "uploadId" in query and "x-amz-copy-source" in request.headers:
+            raise S3Error("NotImplemented", "a part is not copied from another object; send its bytes, or copy the object as a whole")
         if method == "PUT" and "uploadId" in query:
             return await self._put_part(request, bucket, key)
         if method == "PUT" and key.endswith("/"):
@@ -155,16 +171,20 @@ class Writes:
         return Response(headers={"ETag": etag(files.inspect(self.db.reader, commit, key)), "x-amz-version-id": commit.id})
 
     async def _copy(self, request: Request, ref: CommitRef, key: str) -> Response:
-        bucket, _, source_key = unquote(request.headers["x-amz-copy-source"].partition("?")[0]).lstrip("/").partition("/")
-        source = parse_bucket(bucket)
+        path, _, query = request.headers["x-amz-copy-source"].partition("?")
+        bucket, _, source_key = unquote(path).lstrip("/").partition("/")
+        source, version = parse_bucket(bucket), dict(parse_qsl(query)).get("versionId", "null")
+        known = version != "null"
         try:
-            commit = commits.resolve(self.db.reader, source)
+            commit = commit_of_version(self.db.reader, source, version) if known else commits.resolve(self.db.reader, source)
             entry = files.inspect(self.db.reader, commit, source_key)
         except NotFound as error:
             raise S3Error("NoSuchKey") from error
         if entry.kind != tree.FILE:
             raise S3Error("NoSuchKey")
-        if source == ref and source_key == key:
+        if unchanged(request.headers, etag(entry), commit.finished or commit.started, "x-amz-copy-source-"):
+            raise S3Error("PreconditionFailed")
+        if source == ref and source_key == key and not known:
             raise S3Error("InvalidRequest", "source and destination are the same")
         with Upload(self.db, self.blobs) as upload:
             upload.change(files.Copy(key, commit.ref, source_key))
