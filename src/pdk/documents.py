@@ -140,10 +140,9 @@ _Dumper.add_representer(str, _text)
 class _Open:
     """A list or mapping whose end has not been read yet."""
 
-    def __init__(self, made: list[Any] | dict[str, Any], anchor: str | None, size: int) -> None:
-        self.made, self.anchor, self.size = made, anchor, size
+    def __init__(self, made: list[Any] | dict[str, Any], anchor: str | None) -> None:
+        self.made, self.anchor, self.size = made, anchor, 1
         self.key: str | None = None
-        self.merged: list[Any] | None = None
 
 
 def _documents(events: Iterator[Any]) -> Iterator[Any]:
@@ -171,7 +170,7 @@ class _Document:
                     raise Unreadable(f"it has more than {DEPTH} levels of lists and mappings")
                 if event.anchor:
                     self.anchors.pop(event.anchor, None)  # it is not known before its end: a value cannot hold itself
-                self.open.append(_Open([] if isinstance(event, yaml.SequenceStartEvent) else {}, event.anchor, 1))
+                self.open.append(_Open([] if isinstance(event, yaml.SequenceStartEvent) else {}, event.anchor))
             elif isinstance(event, yaml.CollectionEndEvent):
                 done = self.open.pop()
                 self._add(event, done.made, done.size, done.anchor)

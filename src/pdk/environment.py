@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 from pdk.errors import UserError
 
 # name → who reads it, and what it says; docs/settings.md is made from this table, and a test compares it with what is read
-COMMANDS, FLOW, TRAIN, DEPLOY, RUNTIME, SETUP = (
-    "commands", "train and deploy step", "train step", "deploy step", "serving runtime", "make",
-)  # fmt: skip
+COMMANDS, FLOW, TRAIN, DEPLOY, RUNTIME = "commands", "train and deploy step", "train step", "deploy step", "serving runtime"
 VARIABLES: Mapping[str, tuple[str, str]] = {
     "PDK_STATE": (COMMANDS, "the installation's folder; without it `$XDG_STATE_HOME/pdk`, else `~/.local/state/pdk`"),
     "PDK_PROJECT": (COMMANDS, "the project of Pachyderm, where a command takes `--project`"),

@@ -213,15 +213,13 @@ class Connection(asyncio.Protocol):
                     self._h2.reset_stream(stream.id, ErrorCodes.INTERNAL_ERROR)
                 self._flush()
         finally:
-            stream.refused = True  # what still comes is nobody's
-            stream.release()
+            stream.refuse()  # what still comes is nobody's
             if stream.trailers is None:
                 self.streams.pop(stream.id, None)
 
     def _give_up(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
-        stream.refused = True
-        stream.release()
+        stream.refuse()
         if stream.task is not None:
             stream.task.cancel()
 

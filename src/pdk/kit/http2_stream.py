@@ -41,7 +41,7 @@ class Stream:
         self._unread = 0
         self._arrived = asyncio.Event()
         self._held = 0  # bytes that count for the limits of unfinished messages
-        self.refused = False  # for want of room
+        self.refused = False
         self.ended = False  # the client has sent everything
         self._owed = 0  # bytes read that the client may send anew
         self._out = bytearray()
@@ -62,13 +62,11 @@ class Stream:
         self._unread += len(data)
         if self._unread > WINDOW + FRAME_LIMIT:
             raise FlowControlError(f"{self._unread} bytes of a request wait for their reader, {WINDOW} were granted")
-        if not self.connection.hold(len(data)):
-            self.refused = True
-            self.release()
-            self._incoming.clear()
-        else:
+        if self.connection.hold(len(data)):
             self._held += len(data)
             self._incoming.append(data)
+        else:
+            self.refuse()
         self._arrived.set()
 
     def feed_end(self) -> None:
@@ -76,13 +74,15 @@ class Stream:
         self.ended = True
         self._arrived.set()
 
-    def release(self, kept: int = 0) -> None:
-        """Say that the reader has done with what it read, but for so many bytes."""
-        done = self._held - self._unread - kept
-        if self.refused:
-            done = self._held
-        self._held -= done
-        self.connection.hold(-done)
+    def refuse(self) -> None:
+        """Take no more of the content, and forget what waits for its reader: there is no room for it, or nobody reads it any more."""
+        self.refused = True
+        self._incoming.clear()
+        self._release(self._held)
+
+    def _release(self, count: int) -> None:
+        self._held -= count
+        self.connection.hold(-count)
 
     async def read(self, kept: int = 0) -> bytes:
         """Return all that has come since the last time; waits for at least one byte, empty at the end.
@@ -93,7 +93,8 @@ class Stream:
         Raises:
             TooMuchHeld: the unfinished messages of this connection, or of all, have no more room.
         """
-        self.release(kept)
+        if not self.refused:
+            self._release(self._held - self._unread - kept)
         while not self._incoming:
             if self.refused:
                 raise TooMuchHeld(f"more than {HELD >> 20} MB of messages that are not whole are on their way; send fewer at once")

@@ -79,15 +79,19 @@ def _port(parts: SplitResult) -> int | None:
     return parts.port or WEB_PORTS.get(parts.scheme)
 
 
+def meant(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IP address that one leads to: the address of version 4 where it wraps one."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or ip
+
+
 def is_public(address: str) -> bool:
     """Tell whether an IP address belongs to the internet, also where it wraps an address of version 4."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
+    ip = meant(address)
     return ip.is_global and not ip.is_multicast
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import signal
 import socket
 from collections.abc import Callable, Collection, Mapping
@@ -28,6 +29,7 @@ from pdk.installation import Installation, is_loopback
 from pdk.kit import peers
 from pdk.kit.http1 import Bounded
 
+log = logging.getLogger(__name__)
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")  # what a foreign page may send unasked
 SIGNED = "AWS4-HMAC-SHA256 "  # how the Authorization header of a signed S3 request begins
 STRANGER = (
@@ -230,6 +232,12 @@ async def until_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
+
+
+def defect(request: Request, error: Exception) -> str:
+    """Write what nobody expected into the log, and return the words for whoever asked: it is not his fault."""
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
 
 
 class TooLarge(UserError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pdk.errors import UserError
+from pdk.kit import reach
 from pdk.timing import WAITING, clock
 
 SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?!//)(?P<path>[^\s]+)")
@@ -78,8 +79,8 @@ def check_host(url: str) -> None:
     except OSError:  # git says so in its own words
         return
     for text in found:
-        address = ipaddress.ip_address(str(text).partition("%")[0])
-        if address.is_link_local or address == METADATA or (getattr(address, "ipv4_mapped", None) or address).is_link_local:
+        address = reach.meant(str(text))
+        if address.is_link_local or address == METADATA:
             raise UserError(f"git URL {url!r} is not fetched: {host} is {address}, a link-local address, which no git server has")
 
 

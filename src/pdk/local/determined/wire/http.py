@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,13 +18,12 @@ from starlette.routing import Route
 from pdk.documents import Unreadable, read_json
 from pdk.errors import AuthError, Conflict, NotFound, NotSupported, PdkError, UserError, WrongState
 from pdk.kit.db import Database
-from pdk.kit.web import TooLarge, read_body
+from pdk.kit.web import TooLarge, defect, read_body
 from pdk.local.determined.rules import experiments
 from pdk.local.determined.rules.forms import Form
 from pdk.local.determined.runtime.driver import Driver
 from pdk.local.determined.wire.messages import Json, Messages
 
-log = logging.getLogger(__name__)
 SALT = "GubPEmmotfiK9TMD6Zdw"  # the client's, see determined.common.api.authentication
 SESSION_S = 7 * 24 * 3600  # as the engine's
 BODY_LIMIT = 200 << 20  # bytes: a context of 95 MiB in base64 and some more
@@ -97,10 +95,8 @@ class Frame:
             except PdkError as error:
                 status, code, reason = next(((s, c, r) for kind, s, c, r in CODES if isinstance(error, kind)), (500, 13, "Internal"))
                 return JSONResponse(error_body(status, str(error), code, reason), status)
-            except Exception as error:
-                log.exception("%s %s", request.method, request.url.path)
-                what = f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
-                return JSONResponse(error_body(500, what, 13, "Internal"), 500)
+            except Exception as error:  # noqa: BLE001 - it is logged
+                return JSONResponse(error_body(500, defect(request, error), 13, "Internal"), 500)
 
         return Route(path, answer, methods=[method])
 
@@ -170,21 +166,13 @@ async def body(request: Request) -> dict[str, Any]:
 
 
 async def read(request: Request, kind: type[F]) -> F:
-    """Return the request's JSON object as a form.
+    """Return the request's JSON object as a form; numbers may be texts, as in the engine's JSON.
 
     Raises:
         UserError: it does not fit, naming the field.
     """
-    return form(await body(request), kind)
-
-
-def form(content: Mapping[str, Any], kind: type[F]) -> F:
-    """Return a JSON object as a form; numbers may be texts, as in the engine's JSON.
-
-    Raises:
-        UserError: it does not fit, naming the field.
-    """
+    given = {key: value for key, value in (await body(request)).items() if value is not None}
     try:
-        return msgspec.convert({key: value for key, value in content.items() if value is not None}, kind, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise UserError(f"the request's body does not fit: {error}") from error

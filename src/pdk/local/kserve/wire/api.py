@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from starlette.routing import Route
 from pdk.documents import Unreadable, read_json, read_yaml
 from pdk.kit import logs
 from pdk.kit.db import Database
-from pdk.kit.web import TooLarge, read_body
+from pdk.kit.web import TooLarge, defect, read_body
 from pdk.local.kserve.rules import objects, patch, select
 from pdk.local.kserve.rules.kinds import (
     ISVC,
@@ -36,7 +35,6 @@ from pdk.local.kserve.store import table
 from pdk.local.kserve.wire import discovery, protobuf
 from pdk.words import OPEN_REQUESTS
 
-log = logging.getLogger(__name__)
 BODY_LIMIT = 3 << 20  # bytes, as a Kubernetes API server's
 WATCH_S = 1800  # seconds after which a watch without a limit of its own ends; clients start it anew
 Handler = Callable[[Request, Kind], Awaitable[Response]]
@@ -106,10 +104,8 @@ class Api:
                 return await handler(request, kind)
             except ApiError as error:
                 return JSONResponse(error.status(), error.code)
-            except Exception as error:
-                log.exception("%s %s", request.method, request.url.path)
-                what = f"a defect of the local server ({type(error).__name__}); its log has the details: `pdk up` names the folder"
-                return JSONResponse(ApiError(500, "InternalError", what).status(), 500)
+            except Exception as error:  # noqa: BLE001 - it is logged
+                return JSONResponse(ApiError(500, "InternalError", defect(request, error)).status(), 500)
 
         return Route(path, answer, methods=[method], name=f"{method} {path}")
 

@@ -24,21 +24,22 @@ async def content(request: Request) -> AsyncIterator[bytes]:
     Raises:
         S3Error: the connection broke off, the framing is wrong, or the body is another than the one that was signed or announced.
     """
-    said, seal = request.headers.get("x-amz-content-sha256", ""), seal_of(request)
+    said, seal = request.headers.get("x-amz-content-sha256", ""), getattr(request.state, "seal", None)  # by which it was let in
+    announced = said if DIGEST.fullmatch(said) else ""
     framed = said.startswith("STREAMING-") or "aws-chunked" in request.headers.get("content-encoding", "")
-    if seal is not None and not DIGEST.fullmatch(said) and not said.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"):
+    if seal is not None and not announced and not said.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"):
         raise S3Error("AccessDenied", "Sign the body too: x-amz-content-sha256 is its digest, or says that its chunks are signed", 403)
     digest, md5, wanted_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False), request.headers.get("content-md5")
     try:
         async for part in _chunks(request, seal) if framed else request.stream():
-            if DIGEST.fullmatch(said):
+            if announced:
                 digest.update(part)
             if wanted_md5:
                 md5.update(part)
             yield part
     except ClientDisconnect as error:
         raise S3Error("IncompleteBody") from error
-    if DIGEST.fullmatch(said) and not hmac.compare_digest(said, digest.hexdigest()):
+    if announced and not hmac.compare_digest(announced, digest.hexdigest()):
         raise S3Error("XAmzContentSHA256Mismatch")
     if wanted_md5 and wanted_md5 != base64.b64encode(md5.digest()).decode():
         raise S3Error("BadDigest")
@@ -57,11 +58,6 @@ async def whole(request: Request, limit: int) -> bytes:
             raise S3Error("MaxMessageLengthExceeded")
         parts.append(part)
     return b"".join(parts)
-
-
-def seal_of(request: Request) -> Seal | None:
-    """Return the signature that a request was let in by; None where it needed none."""
-    return getattr(request.state, "seal", None)
 
 
 async def _chunks(request: Request, seal: Seal | None) -> AsyncIterator[bytes]:
